@@ -1,0 +1,1 @@
+"""The client library: DB, Connection, ClientStorage and what they stand on."""

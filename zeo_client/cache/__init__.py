@@ -1,0 +1,1 @@
+"""Caches of object revisions on the client's side."""

@@ -1,0 +1,286 @@
+"""Every error that zeod raises on purpose.
+
+    ZeodError
+    +- StorageError                     the storage cannot do what was asked
+    |  +- POSKeyError (KeyError)        no such object; wire: ZODB.POSException.POSKeyError
+    |  +- ReadOnlyError                 a write to a read-only storage; wire: ZODB.POSException.ReadOnlyError
+    |  +- StorageTransactionError       a call outside its transaction; wire: ...StorageTransactionError
+    |  +- StorageClosedError            used after close, or after a failed write made it unsafe to go on
+    |  +- FileFormatError               a file is not what it claims; carries path and position
+    |  +- FileLockedError               another process has the database open; carries path
+    |  +- StorageFullError              no room: disk, quota; carries path
+    +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
+    |  +- ReadConflictError             what was read is no longer current; wire: ...ReadConflictError
+    +- ClientDisconnected (TransientError)  the server is away, or went away during the call
+    |  +- CommitInDoubtError            it went away between tpc_finish and its reply: the outcome is unknown
+    +- ServerError                      an error that the server reported and this client has no class for
+    +- InvalidObjectReference           a persistent object of another database or connection was referenced
+    +- ConfigurationError               a configuration file, option or address that cannot be used
+    +- ProtocolError
+       +- LocalProtocolError            our side broke the rules: a bug here
+       +- RemoteProtocolError           the peer broke the rules
+
+A ConflictError and a ClientDisconnected are `transaction.interfaces.TransientError`, which is what the retry loops of
+`transaction` look for. A CommitInDoubtError is no TransientError: to retry it could apply a change twice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from transaction.interfaces import TransientError
+
+from zeo_core.ids import Oid, Tid, oid_repr, tid_repr
+
+__all__ = [
+    "ClientDisconnected",
+    "CommitInDoubtError",
+    "ConfigurationError",
+    "ConflictError",
+    "FileFormatError",
+    "FileLockedError",
+    "InvalidObjectReference",
+    "LocalProtocolError",
+    "POSKeyError",
+    "ProtocolError",
+    "ReadConflictError",
+    "ReadOnlyError",
+    "RemoteProtocolError",
+    "ServerError",
+    "StorageClosedError",
+    "StorageError",
+    "StorageFullError",
+    "StorageTransactionError",
+    "ZeodError",
+    "from_wire",
+    "to_wire",
+]
+
+
+class ZeodError(Exception):
+    """Base of all errors below."""
+
+
+_Class = TypeVar("_Class", bound=type[ZeodError])
+_by_wire_name: dict[str, type[Exception]] = {
+    "builtins.KeyError": KeyError,
+    "builtins.TypeError": TypeError,
+    "builtins.ValueError": ValueError,
+}
+
+
+def _wire(name: str) -> Callable[[_Class], _Class]:
+    """Register an error class under the name by which ZEO's clients know it."""
+
+    def register(cls: _Class) -> _Class:
+        cls.wire_name = name  # type: ignore[attr-defined]
+        _by_wire_name[name] = cls
+        return cls
+
+    return register
+
+
+class StorageError(ZeodError):
+    """The storage cannot do what was asked."""
+
+    wire_name: ClassVar[str] = "ZODB.POSException.StorageError"
+
+
+_by_wire_name[StorageError.wire_name] = StorageError
+
+
+@_wire("ZODB.POSException.POSKeyError")
+class POSKeyError(StorageError, KeyError):
+    """There is no such object; `oid` is the one that was asked for."""
+
+    def __init__(self, oid: Oid) -> None:
+        super().__init__(oid)
+        self.oid = oid
+
+    def __str__(self) -> str:
+        return f"no object with oid {oid_repr(self.oid)}"
+
+
+@_wire("ZODB.POSException.ReadOnlyError")
+class ReadOnlyError(StorageError):
+    """The storage, or this client's session, is read-only."""
+
+
+@_wire("ZODB.POSException.StorageTransactionError")
+class StorageTransactionError(StorageError):
+    """A call names a transaction that is not the one in progress, or in the wrong phase."""
+
+
+class StorageClosedError(StorageError):
+    """The storage is closed, or refuses work because an earlier write failed."""
+
+
+class FileFormatError(StorageError):
+    """A file is not what it claims to be; `path` and `position` (a byte offset) say where."""
+
+    def __init__(self, path: str, position: int, reason: str) -> None:
+        super().__init__(path, position, reason)
+        self.path, self.position, self.reason = path, position, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: damaged at byte {self.position}: {self.reason}"
+
+
+class FileLockedError(StorageError):
+    """Another process has the database at `path` open."""
+
+    def __init__(self, path: str, holder: str = "") -> None:
+        super().__init__(path, holder)
+        self.path, self.holder = path, holder
+
+    def __str__(self) -> str:
+        return f"{self.path}: in use by another process" + (f" ({self.holder})" if self.holder else "")
+
+
+class StorageFullError(StorageError):
+    """There is no room for the transaction; `path` names the file or directory that is full."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@_wire("ZODB.POSException.ConflictError")
+class ConflictError(ZeodError, TransientError):
+    """Two transactions changed one object.
+
+    `oid` is the object, `serials` the pair (committed now, read by the loser), `class_name` the dotted name of its
+    class if known. `message` is the text without these.
+    """
+
+    default_message: ClassVar[str] = "database conflict error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        oid: Oid | None = None,
+        serials: tuple[Tid, Tid] | None = None,
+        class_name: str | None = None,
+    ) -> None:
+        super().__init__(message, oid, serials, class_name)
+        self.message = message or self.default_message
+        self.oid, self.serials, self.class_name = oid, serials, class_name
+
+    def __str__(self) -> str:
+        extras = []
+        if self.oid is not None:
+            extras.append(f"oid {oid_repr(self.oid)}")
+        if self.class_name:
+            extras.append(f"class {self.class_name}")
+        if self.serials:
+            extras.append(f"serial this txn started with {tid_repr(self.serials[1])}")
+            extras.append(f"serial currently committed {tid_repr(self.serials[0])}")
+        return self.message + (f" ({', '.join(extras)})" if extras else "")
+
+
+@_wire("ZODB.POSException.ReadConflictError")
+class ReadConflictError(ConflictError):
+    """An object that the transaction read, or asserted to be current, has changed."""
+
+    default_message = "database read conflict error"
+
+
+class ClientDisconnected(ZeodError, TransientError):
+    """The server is away, or the connection was lost during the call: `address` and `reason` say which and why."""
+
+    def __init__(self, address: str = "", reason: str = "") -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return f"disconnected from {self.address or 'the server'}" + (f": {self.reason}" if self.reason else "")
+
+
+class CommitInDoubtError(ZeodError):
+    """The connection was lost after tpc_finish was sent and before its reply came.
+
+    The transaction may or may not be committed. It is deliberately no TransientError: a blind retry could apply the
+    change a second time.
+    """
+
+    def __init__(self, address: str = "", reason: str = "") -> None:
+        super().__init__(address, reason)
+        self.address, self.reason = address, reason
+
+    def __str__(self) -> str:
+        return f"commit in doubt: the connection to {self.address} was lost before it was confirmed: {self.reason}"
+
+
+class ServerError(ZeodError):
+    """The server reported an error of a class that this client does not know: its dotted `name` and its arguments."""
+
+    def __init__(self, name: str, arguments: object = ()) -> None:
+        super().__init__(name, arguments)
+        self.name, self.arguments = name, arguments
+
+    def __str__(self) -> str:
+        return f"the server reported {self.name}{self.arguments!r}"
+
+
+class InvalidObjectReference(ZeodError):
+    """A stored object refers to a persistent object of another database, or of another connection."""
+
+
+class ConfigurationError(ZeodError):
+    """A configuration file, a command-line option or an address cannot be used; the text names it."""
+
+
+class ProtocolError(ZeodError):
+    """The rules of the wire were broken; the session is dead after it."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to do what the protocol does not allow: a bug on this side."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol does not allow."""
+
+
+_Map = Mapping[str, Any]
+
+
+def to_wire(error: BaseException) -> tuple[str, Sequence[object] | _Map]:
+    """Return (dotted class name, arguments) as an M5 error reply carries them.
+
+    A conflict travels as its attributes; everything else as its `args`, reduced to text where msgpack could not carry
+    them. Classes without a name on the wire travel under their own, which a ZEO client shows as a ServerException.
+    """
+    cls = type(error)
+    name = getattr(cls, "wire_name", None) or f"{cls.__module__}.{cls.__qualname__}"
+    if isinstance(error, ConflictError):
+        attributes = {
+            "message": error.message,
+            "oid": error.oid,
+            "serials": error.serials,
+            "class_name": error.class_name,
+        }
+        return name, {key: value for key, value in attributes.items() if value is not None}
+    if isinstance(error, FileFormatError | FileLockedError | StorageFullError):
+        return name, [str(error)]
+    return name, [arg if isinstance(arg, bytes | str | int | None) else str(arg) for arg in error.args]
+
+
+def from_wire(name: object, arguments: object) -> Exception:
+    """Return the exception that an error reply stands for: a class known here, or a ServerError."""
+    cls = _by_wire_name.get(name) if isinstance(name, str) else None
+    try:
+        if cls is None:
+            return ServerError(str(name), arguments)
+        if issubclass(cls, ConflictError) and isinstance(arguments, Mapping):
+            known = ("message", "oid", "serials", "class_name")
+            return cls(**{key: arguments[key] for key in known if key in arguments})
+        if isinstance(arguments, Mapping):
+            return cls(*arguments.values())
+        if isinstance(arguments, Sequence) and not isinstance(arguments, str | bytes):
+            return cls(*arguments)
+    except TypeError:
+        pass  # the peer's arguments do not fit the class: show them instead
+    return ServerError(str(name), arguments)

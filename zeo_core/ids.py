@@ -1,0 +1,92 @@
+"""Object ids and transaction ids.
+
+An oid and a tid are both 8 bytes, an unsigned 64-bit integer big-endian, so that bytes compare as the numbers do.
+A tid is also a time stamp: its first four bytes count minutes, with months of 31 days, since 1900, and its last four
+are the fraction of that minute in units of 60 / 2**32 seconds (the layout of `persistent.TimeStamp`).
+"""
+
+import time
+from typing import TypeAlias
+
+from persistent.timestamp import TimeStamp
+
+__all__ = [
+    "MAX_TID",
+    "ROOT_OID",
+    "ZERO_TID",
+    "Oid",
+    "Tid",
+    "is_id",
+    "next_tid",
+    "oid_repr",
+    "pack_id",
+    "successor",
+    "tid_from_time",
+    "tid_repr",
+    "tid_to_time",
+    "unpack_id",
+]
+
+Oid: TypeAlias = bytes
+Tid: TypeAlias = bytes
+
+ROOT_OID: Oid = b"\0" * 8
+"""The object every database starts from."""
+
+ZERO_TID: Tid = b"\0" * 8
+"""The tid of an empty storage, and the serial that the first store of an object names."""
+
+MAX_TID: Tid = b"\x7f" + b"\xff" * 7
+"""Later than every transaction; ZODB keeps the sign bit clear so that tids fit a signed integer."""
+
+
+def pack_id(number: int) -> bytes:
+    """Return `number` (0 <= number < 2**64) as an 8-byte id; OverflowError outside of that range."""
+    return number.to_bytes(8, "big")
+
+
+def unpack_id(identifier: bytes) -> int:
+    """Return the number that an 8-byte id stands for."""
+    return int.from_bytes(identifier, "big")
+
+
+def is_id(value: object) -> bool:
+    """Tell whether `value` has the type and length of an oid or tid."""
+    return isinstance(value, bytes) and len(value) == 8
+
+
+def successor(identifier: bytes) -> bytes:
+    """Return the next id: what `load_before` wants to see the state *as of* a tid."""
+    return pack_id(unpack_id(identifier) + 1)
+
+
+def oid_repr(oid: object) -> str:
+    """Return an oid the way ZODB's tools print it, 0x2a; anything that is no oid comes back as its repr."""
+    return f"0x{unpack_id(oid):02x}" if isinstance(oid, bytes) and len(oid) == 8 else repr(oid)
+
+
+def tid_repr(tid: object) -> str:
+    """Return a tid as hexadecimal and UTC time; anything that is no tid comes back as its repr."""
+    if not (isinstance(tid, bytes) and len(tid) == 8):
+        return repr(tid)
+    return f"0x{unpack_id(tid):016x} {TimeStamp(tid)}" if tid > ZERO_TID else f"0x{unpack_id(tid):016x}"
+
+
+def tid_from_time(seconds: float) -> Tid:
+    """Return the tid for `seconds` since the Unix epoch."""
+    fields = time.gmtime(seconds)
+    stamp = TimeStamp(*fields[:5], fields[5] + seconds % 1)
+    raw: bytes = stamp.raw()
+    return raw
+
+
+def tid_to_time(tid: Tid) -> float:
+    """Return the seconds since the Unix epoch that `tid` stands for."""
+    seconds: float = TimeStamp(tid).timeTime()
+    return seconds
+
+
+def next_tid(last: Tid, now_s: float) -> Tid:
+    """Return the tid for a transaction at `now_s`: later than `last` even when the clock stands or has stepped back."""
+    stamp = tid_from_time(now_s)
+    return stamp if stamp > last else successor(last)

@@ -1,0 +1,148 @@
+"""The storage contract: what a storage promises, split by capability.
+
+Rules of order, which no signature can say:
+
+1. tids grow strictly: each `write_group` gives tids later than every tid given before, across restarts and clocks that
+   step back (lesson B24).
+2. Write, publish, announce, in this order. `write_group` returns when the transactions are on disk; until `publish`
+   no load sees them. `publish` first makes the records answer loads, then calls `announce`, and only then lets
+   `last_tid()` move: whoever reads last_tid() == T can rely on T's invalidations having been handed on (lesson B4).
+3. One caller at a time writes; groups are published in the order in which they were written.
+4. Loads may run in any thread, at any time, also during a write. They never see a part of a group: a reader that asks
+   for the state before a tid it got from `last_tid()` gets one and the same answer whatever is committed meanwhile.
+5. `load_before` tells three things apart: a Revision; None for an object that did not exist yet (or whose older
+   revisions are packed away); POSKeyError for an oid that the storage does not have.
+6. An oid given out by `new_oids` is never given out again, not even after a restart if it was ever stored (lesson B25).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from zeo_core.ids import Oid, Tid
+from zeo_core.transaction import HistoryEntry, PreparedTransaction, RecordedTransaction, Revision
+
+__all__ = ["Announce", "Commits", "InvalidationSink", "Iterates", "Loads", "ServedStorage", "Transacts", "WrittenGroup"]
+
+Announce = Callable[[Tid, Sequence[Oid]], None]
+"""Called with a transaction's tid and the oids it changed; rule 2 says when."""
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A storage that can be read."""
+
+    def name(self) -> str:
+        """Return what log lines and errors call this storage."""
+
+    def read_only(self) -> bool:
+        """Tell whether every write would raise ReadOnlyError."""
+
+    def last_tid(self) -> Tid:
+        """Return the tid of the last transaction, ZERO_TID if there is none."""
+
+    def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Return the newest revision written before `tid`; see rule 5."""
+
+    def load_serial(self, oid: Oid, tid: Tid) -> bytes:
+        """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
+
+    def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
+        """Return up to `size` revisions, newest first; POSKeyError for an unknown oid."""
+
+    def object_count(self) -> int:
+        """Return how many objects there are, roughly if exactness is dear."""
+
+    def byte_size(self) -> int:
+        """Return how many bytes the storage takes."""
+
+    def close(self) -> None:
+        """Write what makes the next opening fast, let go of files and locks; harmless when repeated."""
+
+
+@runtime_checkable
+class Iterates(Protocol):
+    """A storage whose log can be walked."""
+
+    def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
+        """Walk the transactions with start <= tid <= stop in order; the end is fixed when the walk begins.
+
+        A transaction's records must be taken before the next transaction is asked for.
+        """
+
+
+class WrittenGroup(Protocol):
+    """What `write_group` gave: on disk, not yet visible. Opaque but for its tids, one for each transaction in order."""
+
+    @property
+    def tids(self) -> Sequence[Tid]:
+        """The tids given, growing."""
+
+
+@runtime_checkable
+class Commits(Protocol):
+    """A storage that takes transactions whose conflicts somebody else has checked, many at a time."""
+
+    def new_oids(self, count: int) -> list[Oid]:
+        """Return `count` fresh oids; rule 6."""
+
+    def current_tid(self, oid: Oid) -> Tid | None:
+        """Return the serial of the current revision without reading its data, None for an unknown oid."""
+
+    def write_group(self, transactions: Sequence[PreparedTransaction]) -> WrittenGroup:
+        """Give tids, write all transactions and bring them to disk: all of them or, with a StorageError, none.
+
+        No two transactions of a group, and no two of groups that are written but not yet published, touch one oid.
+        May block; runs in the writer's thread.
+        """
+
+    def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
+        """Make a group visible; rule 2. Fast: it runs in the server's loop."""
+
+
+class ServedStorage(Loads, Iterates, Commits, Protocol):
+    """What zeod serves."""
+
+
+@runtime_checkable
+class InvalidationSink(Protocol):
+    """Who wants to hear of other people's commits: a DB. The names are those by which ZODB's storages call its DB."""
+
+    def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
+        """Take note that transaction `tid` changed `oids`: all of one transaction at once (lesson B6)."""
+
+    def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
+        """Take note that anything may have changed."""
+
+
+@runtime_checkable
+class Transacts(Loads, Protocol):
+    """A storage that runs two-phase commits for a DB, under the names that `transaction` and ZODB use.
+
+    The order is tpc_begin, any number of stores and checks, tpc_vote, then tpc_finish or tpc_abort. `transaction` is
+    any object with `user`, `description` (text or bytes) and `extension` (a dictionary); it is the key to the
+    transaction in progress: any other one raises StorageTransactionError, but for tpc_abort, which ignores it.
+    """
+
+    def new_oid(self) -> Oid:
+        """Return a fresh oid."""
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Begin; waits for another transaction in progress where the storage takes one at a time."""
+
+    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+        """Add an object; `version` is always "" (ZODB's signature). Conflicts are found here or at tpc_vote."""
+
+    def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
+        """Ask that `serial` is still current when the transaction commits, else ReadConflictError."""
+
+    def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
+        """Promise that tpc_finish will not fail for reasons that can be known; return the oids resolved on the way."""
+
+    def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
+        """Commit: on disk and visible when this returns. `announce` runs as rule 2 says."""
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """Forget the transaction; harmless for one that is not in progress."""
+
+    def register_sink(self, sink: InvalidationSink) -> None:
+        """Name the DB that is to hear of commits made by others."""

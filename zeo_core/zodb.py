@@ -1,0 +1,90 @@
+"""The names by which ZODB's own DB calls a storage, as a base class: each is one line over the contract.
+
+A storage of ours that inherits from `ZODBStorage` and keeps the contract (`zeo_core.storage.Transacts`) can be handed
+to `ZODB.DB` as it is. The signatures and results are those of ZODB.interfaces.IStorage in ZODB 6.4.
+"""
+
+from typing import Any
+
+from zeo_core.errors import POSKeyError
+from zeo_core.ids import MAX_TID, Oid, Tid, tid_to_time
+from zeo_core.storage import InvalidationSink, Transacts
+from zeo_core.transaction import Revision
+
+__all__ = ["ZODBStorage"]
+
+
+class ZODBStorage(Transacts):
+    """The base of our storages: the contract they keep, under ZODB's names."""
+
+    def __len__(self) -> int:
+        """Return how many objects there are, roughly."""
+        return self.object_count()
+
+    def __bool__(self) -> bool:
+        """Return True, also for an empty storage, which `len` alone would make false."""
+        return True
+
+    def getName(self) -> str:  # noqa: N802 - this and the following are ZODB's names
+        """Return the storage's name."""
+        return self.name()
+
+    def sortKey(self) -> str:  # noqa: N802
+        """Return the text that orders storages in a commit over several databases."""
+        return self.name()
+
+    def isReadOnly(self) -> bool:  # noqa: N802
+        """Tell whether every write would raise ReadOnlyError."""
+        return self.read_only()
+
+    def getSize(self) -> int:  # noqa: N802
+        """Return the size in bytes."""
+        return self.byte_size()
+
+    def lastTransaction(self) -> Tid:  # noqa: N802
+        """Return the last transaction's tid, eight zero bytes if there is none."""
+        return self.last_tid()
+
+    def loadBefore(self, oid: Oid, tid: Tid) -> Revision | None:  # noqa: N802
+        """Return (data, serial, end tid or None) of the newest revision before `tid`, or None."""
+        return self.load_before(oid, tid)
+
+    def load(self, oid: Oid, version: str = "") -> tuple[bytes, Tid]:
+        """Return (data, serial) of the current revision; POSKeyError if there is none."""
+        revision = self.load_before(oid, MAX_TID)
+        if revision is None:
+            raise POSKeyError(oid)
+        return revision.data, revision.tid
+
+    def loadSerial(self, oid: Oid, serial: Tid) -> bytes:  # noqa: N802
+        """Return the data that transaction `serial` wrote."""
+        return self.load_serial(oid, serial)
+
+    def getTid(self, oid: Oid) -> Tid:  # noqa: N802
+        """Return the serial of the current revision; POSKeyError if there is none."""
+        return self.load(oid)[1]
+
+    def history(self, oid: Oid, size: int = 1) -> list[dict[str, Any]]:
+        """Return up to `size` dictionaries, newest first: time, tid, user_name, description, size."""
+        return [
+            {
+                "time": tid_to_time(entry.tid),
+                "tid": entry.tid,
+                "user_name": entry.metadata.user,
+                "description": entry.metadata.description,
+                "size": entry.size,
+            }
+            for entry in self.revisions(oid, size)
+        ]
+
+    def checkCurrentSerialInTransaction(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802
+        """Ask that `serial` is still current when the transaction commits."""
+        self.check_current(oid, serial, transaction)
+
+    def registerDB(self, db: InvalidationSink) -> None:  # noqa: N802
+        """Name the DB that hears of commits made by others."""
+        self.register_sink(db)
+
+    def supportsUndo(self) -> bool:  # noqa: N802
+        """Tell whether transactions can be undone."""
+        return False

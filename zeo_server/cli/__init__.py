@@ -1,0 +1,1 @@
+"""The commands that run where the data is."""

@@ -1,0 +1,1 @@
+"""How transactions of many clients become one ordered log."""

@@ -1,0 +1,1 @@
+"""The storages that zeod serves, usable in a program without a server too."""

@@ -1,0 +1,1 @@
+"""FileStorage: ZODB's Data.fs."""
