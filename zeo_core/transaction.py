@@ -106,7 +106,7 @@ class HistoryEntry(NamedTuple):
     size: int
 
 
-class _PlainUnpickler(pickle.Unpickler):  # type: ignore[misc]
+class _PlainUnpickler(pickle.Unpickler):
     """Reads what extensions hold, plain values, and imports nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
