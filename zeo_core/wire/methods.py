@@ -1,0 +1,174 @@
+"""The one table of RPC methods: what may be called, with which arguments, whether it replies and whether it writes.
+
+The session checks every message against it; handlers, client calls and the reference documentation are checked against
+it by tests. The names and arguments are those of ZEO's protocol 5 (M5).
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from zeo_core.ids import is_id
+
+__all__ = ["CLIENT_CALLS", "SERVER_PUSHES", "Argument", "Method"]
+
+Check = Callable[[object], bool]
+
+
+class Argument(NamedTuple):
+    """One argument: its name, what it must be in words, the check for that, and whether it may be left out."""
+
+    name: str
+    expects: str
+    check: Check
+    optional: bool = False
+
+
+class Method(NamedTuple):
+    """One method. `reply` says what the reply holds, None for a one-way method; `writes` needs write access."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    reply: str | None
+    writes: bool
+    doc: str
+
+    def fault(self, args: object) -> str | None:
+        """Return what is wrong with `args`, None if they fit."""
+        arguments = self.arguments
+        if type(args) is not tuple or len(args) > len(arguments):
+            return f"{self.name} takes up to {len(arguments)} arguments"
+        if len(args) < len(arguments) and not arguments[len(args)].optional:
+            return f"{self.name} lacks the argument {arguments[len(args)].name}"
+        for argument, value in zip(arguments, args, strict=False):
+            if not argument.check(value):
+                return f"{self.name}: {argument.name} must be {argument.expects}"
+        return None
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str | bytes)
+
+
+def _optional_id(value: object) -> bool:
+    return value is None or is_id(value)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _key(value: object) -> bool:
+    return isinstance(value, int | str | bytes)
+
+
+def _flag(value: object) -> bool:
+    return value is None or isinstance(value, int)
+
+
+def _bytes(value: object) -> bool:
+    return type(value) is bytes
+
+
+def _map(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _oids(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(is_id, value))
+
+
+_OID = Argument("oid", "an oid of 8 bytes", is_id)
+_TID = Argument("tid", "a tid of 8 bytes", is_id)
+_SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
+_DATA = Argument("data", "bytes", _bytes)
+_TXN = Argument("txn", "an integer or text, unique on the connection", _key)
+
+
+def _table(*methods: Method) -> Mapping[str, Method]:
+    return MappingProxyType({method.name: method for method in methods})
+
+
+CLIENT_CALLS: Mapping[str, Method] = _table(
+    Method(
+        "register",
+        (Argument("storage", "text", _text), Argument("read_only", "a flag", _flag, optional=True)),
+        "the last tid",
+        False,
+        "Choose a storage; the first call of a session. ReadOnlyError, or ValueError for an unknown storage.",
+    ),
+    Method("get_info", (), "a map: length, size, name, interfaces, ...", False, "What the storage is and offers."),
+    Method("lastTransaction", (), "a tid", False, "The last transaction's tid, eight zero bytes if there is none."),
+    Method("getTid", (_OID,), "a tid", False, "The serial of the current revision of `oid`; POSKeyError."),
+    Method("getSize", (), "an integer", False, "The storage's size in bytes."),
+    Method(
+        "getInvalidations",
+        (_TID,),
+        "[tid, [oid...]] or None",
+        False,
+        "What changed after `tid`, up to the tid in the reply; None if the server cannot tell.",
+    ),
+    Method(
+        "loadBefore",
+        (_OID, _TID),
+        "[data, start tid, end tid or None] or None",
+        False,
+        "The newest revision before `tid`; None if the object did not exist then; POSKeyError if it is unknown.",
+    ),
+    Method("loadSerial", (_OID, _SERIAL), "data", False, "What transaction `serial` wrote for `oid`; POSKeyError."),
+    Method("new_oids", (Argument("n", "a count", _count, optional=True),), "a list of oids", True, "Fresh oids (100)."),
+    Method(
+        "tpc_begin",
+        (
+            _TXN,
+            Argument("user", "text", _text),
+            Argument("description", "text", _text),
+            Argument("extension", "a map", _map),
+            Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True),
+            Argument("status", "text", _text, optional=True),
+        ),
+        None,
+        True,
+        "Begin a transaction.",
+    ),
+    Method("storea", (_OID, _SERIAL, _DATA, _TXN), None, True, "Add an object made from revision `serial`."),
+    Method(
+        "checkCurrentSerialInTransaction",
+        (_OID, _SERIAL, _TXN),
+        None,
+        True,
+        "Ask that `serial` is still the current revision when the transaction commits.",
+    ),
+    Method(
+        "vote",
+        (_TXN,),
+        "a list of oids that the server resolved",
+        True,
+        "Check everything and promise to finish; ConflictError, ReadConflictError.",
+    ),
+    Method("tpc_finish", (_TXN,), "the new tid", True, "Commit: on disk when the reply comes."),
+    Method("tpc_abort", (_TXN,), "None", True, "Forget the transaction; harmless for an unknown one."),
+    Method(
+        "history",
+        (_OID, Argument("size", "a count", _count, optional=True)),
+        "a list of maps: time, tid, user_name, description, size",
+        False,
+        "The newest revisions of `oid`; POSKeyError.",
+    ),
+    Method("server_status", (), "a map of figures", False, "What the server is doing."),
+    Method("set_client_label", (Argument("label", "text", _text),), None, False, "Name this client in the log."),
+    Method("ping", (), "None", False, "Show that the server answers."),
+)
+"""What a client may call."""
+
+SERVER_PUSHES: Mapping[str, Method] = _table(
+    Method(
+        "invalidateTransaction",
+        (_TID, Argument("oids", "a list of oids", _oids)),
+        None,
+        False,
+        "Another client's transaction `tid` changed `oids`, which may be none.",
+    ),
+    Method("info", (Argument("changes", "a map", _map),), None, False, "What changed in get_info's map."),
+)
+"""What a server may push, all one-way."""
