@@ -36,17 +36,17 @@ class Message(NamedTuple):
     body: Any
 
 
-def decode(payload: bytes) -> Message:
+def decode(payload: bytes | bytearray) -> Message:
     """Return the message in `payload`; RemoteProtocolError if it is not one."""
     try:
-        message = Message._make(_unpack(payload))
+        message_id, flag, method, body = _unpack(payload)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"not an M5 message: {type(error).__name__}: {error}"[:200]) from None
-    if type(message.method) is not str or not isinstance(message.flag, int):
-        if message.message_id == KEEP_ALIVE_ID:
-            return Message(KEEP_ALIVE_ID, 0, "", None)  # its other fields carry nothing
+    if message_id == KEEP_ALIVE_ID:
+        return Message(KEEP_ALIVE_ID, 0, "", None)  # its other fields carry nothing
+    if type(method) is not str or not isinstance(flag, int):
         raise RemoteProtocolError("not an M5 message: a method that is no text or a flag that is no number")
-    return message
+    return Message(message_id, flag, method, body)
 
 
 def encode_one_way(method: str, args: Sequence[object]) -> bytes:

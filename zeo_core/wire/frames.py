@@ -38,7 +38,7 @@ class FrameDecoder:
         self._data += data
         self._start = 0
 
-    def take(self) -> bytes | None:
+    def take(self) -> bytes | bytearray | None:
         """Return the next whole payload, None if it has not arrived; RemoteProtocolError if it is too large."""
         start = self._start + HEADER_BYTES
         if len(self._data) < start:

@@ -5,6 +5,7 @@ it by tests. The names and arguments are those of ZEO's protocol 5 (M5).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ class Argument(NamedTuple):
     optional: bool = False
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Method:
     """One method. `reply` says what the reply holds, None for a one-way method; `writes` needs write access."""
 
     name: str
@@ -32,18 +34,27 @@ class Method(NamedTuple):
     reply: str | None
     writes: bool
     doc: str
+    _checks: tuple[Check, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_checks", tuple(argument.check for argument in self.arguments))
 
     def fault(self, args: object) -> str | None:
         """Return what is wrong with `args`, None if they fit."""
-        arguments = self.arguments
-        if type(args) is not tuple or len(args) > len(arguments):
-            return f"{self.name} takes up to {len(arguments)} arguments"
-        if len(args) < len(arguments) and not arguments[len(args)].optional:
-            return f"{self.name} lacks the argument {arguments[len(args)].name}"
-        for argument, value in zip(arguments, args, strict=False):
-            if not argument.check(value):
-                return f"{self.name}: {argument.name} must be {argument.expects}"
+        if type(args) is not tuple or len(args) > len(self.arguments):
+            return f"{self.name} takes up to {len(self.arguments)} arguments"
+        if len(args) < len(self.arguments) and not self.arguments[len(args)].optional:
+            return f"{self.name} lacks the argument {self.arguments[len(args)].name}"
+        for check, value in zip(self._checks, args):  # noqa: B905 - shorter when optional arguments are left out
+            if not check(value):
+                return self._misfit(args)
         return None
+
+    def _misfit(self, args: tuple[object, ...]) -> str:
+        wrong = next(
+            argument for argument, value in zip(self.arguments, args, strict=False) if not argument.check(value)
+        )
+        return f"{self.name}: {wrong.name} must be {wrong.expects}"
 
 
 def _text(value: object) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from zeo_core.errors import LocalProtocolError, RemoteProtocolError
 from zeo_core.wire.codec import ERROR_FLAG, KEEP_ALIVE_ID, REPLY, Encoder, Message, decode
 from zeo_core.wire.frames import FrameDecoder, encode_frame
-from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Method
+from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES
 
 __all__ = [
     "GREETING_MAX_BYTES",
@@ -141,18 +141,22 @@ TRANSITIONS: Mapping[State, Mapping[type, State]] = {
 _LIMITS = {State.GREETING: GREETING_MAX_BYTES, State.UNREGISTERED: UNREGISTERED_MAX_BYTES}
 
 
+_GREETING, _UNREGISTERED, _READY, _CLOSED = State  # a member looked up through its class costs 0.2 us in 3.11
+_SERVER = Role.SERVER
+
+
 class Session:
     """One end of a connection. `receive` and the sending methods may run in two threads, each in one at a time."""
 
     def __init__(self, role: Role, max_message_bytes: int = MESSAGE_MAX_BYTES) -> None:
         self.role = role
-        self.state = State.GREETING
+        self.state = _GREETING
         self._max_message_bytes = max_message_bytes
         self._frames = FrameDecoder(GREETING_MAX_BYTES)
         self._encoder = Encoder()
         self._register_id: object = None
-        self._known = CLIENT_CALLS if role is Role.SERVER else SERVER_PUSHES
-        self._callable = SERVER_PUSHES if role is Role.SERVER else CLIENT_CALLS
+        self._known = CLIENT_CALLS if role is _SERVER else SERVER_PUSHES
+        self._callable = SERVER_PUSHES if role is _SERVER else CLIENT_CALLS
 
     # -- receiving ------------------------------------------------------------------------------------------------
 
@@ -162,7 +166,7 @@ class Session:
         After Failed, or once the session is closed, whatever arrives is dropped.
         """
         self._frames.feed(data)
-        while self.state is not State.CLOSED:
+        while self.state is not _CLOSED:
             try:
                 payload = self._frames.take()
                 if payload is None:
@@ -174,48 +178,47 @@ class Session:
                 return
             yield event
 
-    def _event(self, payload: bytes) -> Event:
-        if self.state is State.GREETING:
+    def _event(self, payload: bytes | bytearray) -> Event:
+        if self.state is _GREETING:
             return self._greeted(payload)
         message = decode(payload)
-        if message.message_id == KEEP_ALIVE_ID:
-            return KeepAlive()
         if message.method == REPLY:
             return self._reply(message)
+        if message.message_id == KEEP_ALIVE_ID:
+            return KeepAlive()
         return self._request(message)
 
-    def _greeted(self, payload: bytes) -> Event:
+    def _greeted(self, payload: bytes | bytearray) -> Event:
         if payload == PROTOCOL:
             self._move(Greeted)
             return Greeted(encode_frame(PROTOCOL) if self.role is Role.CLIENT else b"")
-        if payload == STATUS_REQUEST and self.role is Role.SERVER:
+        if payload == STATUS_REQUEST and self.role is _SERVER:
             self._move(StatusRequested)
             return StatusRequested()
         raise RemoteProtocolError(f"a greeting of {bytes(payload[:16])!r} instead of {PROTOCOL!r}")
 
     def _request(self, message: Message) -> Request:
-        method = self._known.get(message.method)
+        message_id, flag, name, args = message
+        method = self._known.get(name)
         if method is None:
-            raise RemoteProtocolError(f"an unknown method {message.method[:64]!r}")
-        fault = method.fault(message.body)
+            raise RemoteProtocolError(f"an unknown method {name[:64]!r}")
+        fault = method.fault(args)
         if fault is not None:
             raise RemoteProtocolError(fault)
-        self._check_order(method)
-        return Request(message.message_id, message.method, message.body, bool(message.flag))
+        if self.state is not _READY or name == "register":
+            self._check_order(name)
+        return Request(message_id, name, args, bool(flag))
 
-    def _check_order(self, method: Method) -> None:
-        """Only a server may hear `register`, first and once; a client may be told things once it is registered."""
-        if self.role is Role.SERVER:
-            if (method.name == "register") is not (self.state is State.UNREGISTERED):
-                raise RemoteProtocolError(f"{method.name} while {self.state.value}")
-        elif self.state is not State.READY:
-            raise RemoteProtocolError(f"{method.name} before the reply to register")
+    def _check_order(self, method: str) -> None:
+        """Only a server may hear `register`, first and once; a client is told things once it is registered."""
+        if self.role is Role.CLIENT or self.state is _READY or method != "register":
+            raise RemoteProtocolError(f"{method} while {self.state.value}")
 
     def _reply(self, message: Message) -> Event:
-        if self.role is Role.SERVER:
+        if self.role is _SERVER:
             raise RemoteProtocolError("a reply, where only calls are expected")
         if message.flag != ERROR_FLAG:
-            if self.state is State.UNREGISTERED and message.message_id == self._register_id:
+            if self.state is _UNREGISTERED and message.message_id == self._register_id:
                 self._move(Registered)
             return Reply(message.message_id, message.body)
         body = message.body
@@ -227,7 +230,7 @@ class Session:
 
     def greeting(self) -> bytes:
         """Return what to send when the connection is made: the server speaks first."""
-        return encode_frame(PROTOCOL) if self.role is Role.SERVER else b""
+        return encode_frame(PROTOCOL) if self.role is _SERVER else b""
 
     def registered(self) -> None:
         """Take note, on the server's side, that the client's `register` was granted; its reply is sent after this."""
@@ -263,12 +266,12 @@ class Session:
 
     def close(self) -> None:
         """End the session: nothing that arrives from now on means anything."""
-        self.state = State.CLOSED
+        self.state = _CLOSED
 
     def _check_sending(self, method: str) -> None:
         if method not in self._callable:
             raise LocalProtocolError(f"{method} is no method that a {self.role.value} may call")
-        if self.state is not State.READY and not (method == "register" and self.state is State.UNREGISTERED):
+        if self.state is not _READY and not (method == "register" and self.state is _UNREGISTERED):
             raise LocalProtocolError(f"{method} while {self.state.value}")
 
     def _move(self, event: type) -> None:
