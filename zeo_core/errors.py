@@ -7,6 +7,7 @@
     |  +- StorageTransactionError       a call outside its transaction; wire: ...StorageTransactionError
     |  +- StorageClosedError            used after close, or after a failed write made it unsafe to go on
     |  +- FileFormatError               a file is not what it claims; carries path and position
+    |  +- RecordFormatError             an object's record is of an unknown format, or damaged
     |  +- FileLockedError               another process has the database open; carries path
     |  +- StorageFullError              no room: disk, quota; carries path
     +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
@@ -44,6 +45,7 @@ __all__ = [
     "ProtocolError",
     "ReadConflictError",
     "ReadOnlyError",
+    "RecordFormatError",
     "RemoteProtocolError",
     "ServerError",
     "StorageClosedError",
@@ -123,6 +125,10 @@ class FileFormatError(StorageError):
 
     def __str__(self) -> str:
         return f"{self.path}: damaged at byte {self.position}: {self.reason}"
+
+
+class RecordFormatError(StorageError):
+    """An object's record is of a format that nobody registered, or is not what its format demands."""
 
 
 class FileLockedError(StorageError):
