@@ -1,0 +1,58 @@
+# On a fresh machine with python3 (3.11 or later), its venv module and make:
+#
+#   make run         install into .venv and run the demonstration; its data stays in ./var
+#   make test        install with what the tests need, lint, check types, run every test that is quick
+#   make test-slow   soaks and crash runs that take minutes
+#   make lint        ruff, ruff format, mypy
+#   make bench       measure zeod and ZEO side by side
+#   make clean       remove what was made here, but not ./var
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: run test test-slow lint bench clean
+
+run: $(VENV)/.installed
+	@$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy examples/*.py
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks
+
+# A stamp stands for each state of the environment, so that a second run starts at once; pyproject.toml renews it.
+$(VENV)/.installed: pyproject.toml | $(VENV)/.made
+	@echo "installing zeod into $(VENV)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/.made
+	@echo "installing zeod and what its tests need into $(VENV)"
+	@$(PIP_INSTALL) --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+# --clear, because an interrupted attempt leaves half an environment behind
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"zeod needs Python 3.11 or later and $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: its venv and ensurepip modules are missing." >&2; \
+		echo "On Debian and Ubuntu they come with: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
