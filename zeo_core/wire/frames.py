@@ -54,6 +54,13 @@ class FrameDecoder:
             self._data, self._start = b"", 0
         return payload
 
+    def missing_bytes(self) -> int:
+        """Return how many bytes the frame that has begun to arrive still lacks, 0 if that is not known."""
+        start = self._start + HEADER_BYTES
+        if len(self._data) < start:
+            return 0
+        return int.from_bytes(self._data[self._start : start], "big") + start - len(self._data)
+
     def pending_bytes(self) -> int:
         """Return how many bytes wait for the rest of their frame: not 0 at the end of a stream means it was cut."""
         return len(self._data) - self._start

@@ -226,6 +226,10 @@ class Session:
             raise RemoteProtocolError("an error reply that is no pair of class name and arguments")
         return ErrorReply(message.message_id, body[0], body[1])
 
+    def missing_bytes(self) -> int:
+        """Return how many bytes the message that has begun to arrive still lacks: a hint for the next read."""
+        return self._frames.missing_bytes()
+
     # -- sending --------------------------------------------------------------------------------------------------
 
     def greeting(self) -> bytes:

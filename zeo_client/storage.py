@@ -1,0 +1,347 @@
+"""ClientStorage: the storage contract over the wire, with a cache.
+
+What arrives is applied in the order of the stream by whichever thread reads it (`transport.channel`); so all changes of
+the cache and all invalidations happen in one order, and last_tid moves last (lessons B1, B4, B15).
+"""
+
+import contextlib
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zeo_client.cache.memory import MemoryCache
+from zeo_client.staging import Staging
+from zeo_client.transport.address import AddressLike, parse_addresses
+from zeo_client.transport.channel import Call, Channel
+from zeo_client.transport.supervisor import Supervisor
+from zeo_core.errors import (
+    ClientDisconnected,
+    CommitInDoubtError,
+    ConflictError,
+    ReadOnlyError,
+    RecordFormatError,
+    RemoteProtocolError,
+    StorageTransactionError,
+)
+from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
+from zeo_core.record import class_name
+from zeo_core.storage import InvalidationSink
+from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
+from zeo_core.wire.codec import encode_one_way
+from zeo_core.zodb import ZODBStorage
+
+__all__ = ["CACHE_BYTES", "ClientStorage"]
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 20 * 1024 * 1024
+"""ZEO's default."""
+
+OIDS_AT_ONCE = 100
+
+
+class ClientStorage(ZODBStorage):
+    """A storage on a server, at `addr`: ("host", port), a port, "host:port", a Unix socket's path, or a list of these.
+
+    `storage` names one of the server's storages. The constructor waits up to `wait_timeout` seconds for the server
+    (ClientDisconnected; ValueError if it has no such storage), unless `wait` is false. A call that comes while the
+    server is away waits up to `reconnect_timeout` seconds, counted from when it was lost, then raises
+    ClientDisconnected; a call that is under way when the connection breaks raises it at once. `cache_size` is in bytes.
+
+    Any number of threads may use it; their calls are under way together, and so are their transactions.
+    """
+
+    def __init__(
+        self,
+        addr: AddressLike | list[AddressLike],
+        storage: str = "1",
+        *,
+        cache_size: int = CACHE_BYTES,
+        name: str = "",
+        wait: bool = True,
+        wait_timeout: float = 30.0,
+        reconnect_timeout: float = 5.0,
+        read_only: bool = False,
+        client_label: str = "",
+    ) -> None:
+        addresses = parse_addresses(addr)
+        self._storage = storage
+        self._name = name or f"{addresses[0]}/{storage}"
+        self._read_only = read_only
+        self._client_label = client_label
+        self._cache = MemoryCache(cache_size)
+        self._sink: InvalidationSink | None = None
+        self._info: dict[str, Any] = {}
+        self._verifying: list[tuple[Tid, Sequence[Oid]]] | None = None
+        self._lock = threading.Lock()  # over the oids in stock and the transactions in progress
+        self._oids: list[Oid] = []
+        self._oids_generation: Channel | None = None
+        self._txn_ids = itertools.count(1)
+        self._staged: dict[int, Staging] = {}
+        self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
+        self._channel = self._supervisor.channel
+        self._supervisor.start()
+        if wait:
+            try:
+                self._supervisor.wait_ready(wait_timeout)
+            except BaseException:
+                self._supervisor.close()
+                raise
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def name(self) -> str:
+        """Return the server's address and the storage's name, or the name given."""
+        return self._name
+
+    def read_only(self) -> bool:
+        """Tell whether this client, or the storage it uses, is read-only."""
+        return self._read_only
+
+    def last_tid(self) -> Tid:
+        """Return the last transaction that this client knows of; what has arrived from the server is taken in first."""
+        channel = self._supervisor.current()
+        if channel is not None:
+            channel.drain()
+        return self._cache.last_tid()
+
+    def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Return the newest revision before `tid`, from the cache or the server."""
+        revision = self._cache.load_before(oid, tid)
+        if revision is not None:
+            return revision
+        answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._loaded)
+        return answer
+
+    def load_serial(self, oid: Oid, tid: Tid) -> bytes:
+        """Return the data that transaction `tid` wrote for `oid`."""
+        revision = self._cache.load_serial(oid, tid)
+        if revision is not None:
+            return revision.data
+        data: bytes = self._channel().call("loadSerial", (oid, tid))
+        return data
+
+    def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
+        """Return up to `size` revisions, newest first."""
+        entries = self._channel().call("history", (oid, size))
+        return [
+            HistoryEntry(entry["tid"], TransactionMetadata(entry["user_name"], entry["description"]), entry["size"])
+            for entry in entries
+        ]
+
+    def object_count(self) -> int:
+        """Return the number of objects that the server last told."""
+        return int(self._info.get("length", 0))
+
+    def byte_size(self) -> int:
+        """Return the size in bytes that the server last told."""
+        return int(self._info.get("size", 0))
+
+    def cache_stats(self) -> dict[str, int]:
+        """Return the cache's hits, misses, bytes, max_bytes and number of revisions."""
+        return self._cache.stats()
+
+    def is_connected(self) -> bool:
+        """Tell whether the server is there now."""
+        channel = self._supervisor.current()
+        return channel is not None and channel.lost is None
+
+    def server_status(self) -> dict[str, Any]:
+        """Return what the server says of itself."""
+        status: dict[str, Any] = self._channel().call("server_status")
+        return status
+
+    def ping(self) -> None:
+        """Make a round trip: everything committed before it is known to this client after it."""
+        self._channel().call("ping")
+
+    def register_sink(self, sink: InvalidationSink) -> None:
+        """Name the DB that hears of other clients' commits."""
+        self._sink = sink
+
+    def close(self) -> None:
+        """Disconnect for good."""
+        self._supervisor.close()
+
+    # -- two-phase commit -----------------------------------------------------------------------------------------
+
+    def new_oid(self) -> Oid:
+        """Return a fresh oid; they are fetched a hundred at a time and dropped when the connection changes (B25)."""
+        with self._lock:
+            channel = self._channel()
+            if not self._oids or self._oids_generation is not channel:
+                self._oids = list(reversed(channel.call("new_oids", (OIDS_AT_ONCE,))))
+                self._oids_generation = channel
+            return self._oids.pop()
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Begin; transactions of several threads may be in progress at once."""
+        if self._read_only:
+            raise ReadOnlyError(f"{self._name} is read-only for this client")
+        staging = Staging.begin(transaction, next(self._txn_ids), self._channel())
+        with self._lock:
+            if id(transaction) in self._staged:
+                raise StorageTransactionError("tpc_begin twice for one transaction")
+            self._staged[id(transaction)] = staging
+
+    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+        """Add an object; conflicts are reported by tpc_vote."""
+        self._staging(transaction).writes[oid] = (serial or ZERO_TID, data)
+
+    def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
+        """Ask that `serial` is still current at commit."""
+        self._staging(transaction).checks[oid] = serial
+
+    def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
+        """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
+        staging = self._staging(transaction)
+        channel = self._same_channel(staging)
+        staging.sent = True
+        answer = channel.wait(channel.start("vote", (staging.txn_id,), before=staging.burst()))
+        unresolved = next((each for each in answer or () if isinstance(each, dict)), None)
+        if unresolved is not None:
+            oid, data = unresolved["oid"], unresolved.get("data", b"")
+            raise ConflictError(oid=oid, serials=unresolved["serials"], class_name=_class_name(data))
+        staging.resolved = frozenset(answer or ())
+        staging.voted = True
+        return list(staging.resolved)
+
+    def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
+        """Commit; CommitInDoubtError if the connection breaks before the server's word."""
+        staging = self._staging(transaction)
+        if not staging.voted:
+            raise StorageTransactionError("tpc_finish before tpc_vote")
+        channel = self._same_channel(staging)
+
+        def finished(_call: Call, tid: Any) -> Tid:
+            return self._finished(staging, tid, announce)
+
+        call = channel.start("tpc_finish", (staging.txn_id,), finished)
+        del self._staged[id(transaction)]
+        try:
+            tid: Tid = channel.wait(call)
+        except ClientDisconnected as error:
+            raise CommitInDoubtError(error.address, error.reason) from error
+        return tid
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """Forget the transaction, here and on the server."""
+        with self._lock:
+            staging = self._staged.pop(id(transaction), None)
+        if staging is not None and staging.sent and staging.generation.lost is None:
+            with contextlib.suppress(ClientDisconnected):  # the server aborts what a lost client left
+                staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
+
+    def _staging(self, transaction: Any) -> Staging:
+        staging = self._staged.get(id(transaction))
+        if staging is None or staging.transaction is not transaction:
+            raise StorageTransactionError("this transaction is not in progress; call tpc_begin first")
+        return staging
+
+    def _same_channel(self, staging: Staging) -> Channel:
+        """Return the channel that the transaction began on: oids and checks of another one mean nothing (B14)."""
+        channel = self._channel()
+        if channel is not staging.generation:
+            raise ClientDisconnected(str(channel.address), "the connection was lost and renewed during the transaction")
+        return channel
+
+    # -- what arrives; in the reader's thread, in the order of the stream --------------------------------------------
+
+    def _loaded(self, call: Call, answer: Any) -> Revision | None:
+        if answer is None:
+            return None
+        data, tid, end_tid = answer
+        if type(data) is not bytes or not is_id(tid) or not (end_tid is None or is_id(end_tid)):
+            raise RemoteProtocolError("loadBefore: the reply is no revision")
+        # Belt and braces (B2): an invalidation that passed this load ends what the reply calls current.
+        revision = Revision(data, tid, end_tid or call.superseded_at)
+        if tid <= self._cache.last_tid():
+            self._cache.store(call.args[0], revision)
+        return revision
+
+    def _finished(self, staging: Staging, tid: Any, announce: Callable[[Tid], None] | None) -> Tid:
+        self._check_next(tid)
+        self._supersede(staging.generation, tid, staging.writes)
+        self._cache.invalidate(tid, staging.writes)
+        for oid, (_, data) in staging.writes.items():
+            if oid not in staging.resolved:
+                self._cache.store(oid, Revision(data, tid, None))
+        if announce is not None:
+            announce(tid)
+        self._cache.advance(tid)
+        return bytes(tid)
+
+    def _pushed(self, channel: Channel, method: str, args: tuple[Any, ...]) -> None:
+        if method == "info":
+            self._info.update(args[0] or {})
+        elif self._verifying is not None:
+            self._verifying.append((args[0], args[1]))
+        else:
+            self._invalidated(channel, *args)
+
+    def _invalidated(self, channel: Channel, tid: Tid, oids: Sequence[Oid]) -> None:
+        self._check_next(tid)
+        self._supersede(channel, tid, oids)
+        self._cache.invalidate(tid, oids)
+        if self._sink is not None:
+            self._sink.invalidate(tid, oids)
+        self._cache.advance(tid)
+
+    def _check_next(self, tid: Any) -> None:
+        if not is_id(tid) or tid <= self._cache.last_tid():
+            known = tid_repr(self._cache.last_tid())
+            raise RemoteProtocolError(f"transaction {tid_repr(tid)} was announced after {known}")
+
+    def _supersede(self, channel: Channel, tid: Tid, oids: Any) -> None:
+        """Mark the loads under way of objects that `tid` changed."""
+        for call in channel.pending_calls():
+            if call.method == "loadBefore" and call.superseded_at is None and call.args[0] in oids:
+                call.superseded_at = tid
+
+    # -- a new connection -------------------------------------------------------------------------------------------
+
+    def _verify(self, channel: Channel) -> None:
+        """Register, and bring the cache and the DB up to the server's last transaction; in the background thread.
+
+        What is pushed meanwhile waits, and is applied if it is later than what the verification covers (B9, B10).
+        """
+        self._verifying = []
+        known = self._cache.last_tid()
+        server_tid = channel.call("register", (self._storage, self._read_only)) or ZERO_TID
+        self._info = dict(channel.call("get_info"))
+        if self._client_label:
+            channel.send(encode_one_way("set_client_label", (self._client_label,)))
+        if known not in (server_tid, ZERO_TID):
+            server_tid = self._catch_up(channel, known, server_tid)
+        if self._sink is not None:
+            self._sink.invalidateCache()
+        self._cache.advance(server_tid)
+        waiting, self._verifying = self._verifying, None
+        for tid, oids in waiting:
+            if tid > server_tid:
+                self._invalidated(channel, tid, oids)
+
+    def _catch_up(self, channel: Channel, known: Tid, server_tid: Tid) -> Tid:
+        """Forget what changed since `known`, everything if the server cannot tell; return the tid that now holds."""
+        answer = channel.call("getInvalidations", (known,)) if known < server_tid else None
+        if answer is None or answer[0] is None:
+            logger.warning(
+                "%s: the cache, as of %s, cannot be brought up to %s and is dropped",
+                self._name,
+                tid_repr(known),
+                tid_repr(server_tid),
+            )
+            self._cache.clear()
+            return server_tid
+        tid, oids = answer
+        self._cache.forget(oids)
+        return bytes(tid)
+
+
+def _class_name(data: bytes) -> str | None:
+    try:
+        return class_name(data)
+    except RecordFormatError:
+        return None

@@ -1,0 +1,251 @@
+"""What keeps a client connected: one background thread that connects, verifies, attends and connects again.
+
+    DISCONNECTED --dial--> CONNECTING --greeted--> VERIFYING --verified--> READY
+         ^-------------------- lost -----------------------------------------'       any --close--> CLOSED
+
+Only a READY channel is given to callers (lesson B10: nothing is served before the cache is verified). How to verify is
+the storage's business: it is called with the new channel, in the background thread, before anybody else can use it.
+"""
+
+import contextlib
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+
+from zeo_client.transport.address import Address
+from zeo_client.transport.channel import Channel, OnPush
+from zeo_core.errors import ClientDisconnected, ReadOnlyError
+from zeo_core.wire.session import MESSAGE_MAX_BYTES
+
+__all__ = ["TRANSITIONS", "LinkEvent", "LinkState", "Supervisor"]
+
+logger = logging.getLogger(__name__)
+
+DIAL_TIMEOUT_S = 10.0
+"""How long a single step of connecting and verifying may take before the next address is tried."""
+
+CLOSE_TIMEOUT_S = 2.0
+"""How long `close` waits for the background thread, which may be in the middle of dialling; it ends by itself."""
+
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
+"""The pause between rounds of attempts doubles from the first to the second, shortened at random by up to a half so
+that the clients of a server that comes back do not arrive all at once."""
+
+TCP_USER_TIMEOUT_MS = 60_000
+"""Sent data that stays unacknowledged this long means that the peer is gone (half-open connections)."""
+
+
+class LinkState(Enum):
+    """Where the link to the server stands."""
+
+    DISCONNECTED = "disconnected"
+    CONNECTING = "connecting"
+    VERIFYING = "verifying"
+    READY = "ready"
+    CLOSED = "closed"
+
+
+class LinkEvent(Enum):
+    """What moves it."""
+
+    DIAL = "dial"
+    GREETED = "greeted"
+    VERIFIED = "verified"
+    LOST = "lost"
+    CLOSE = "close"
+
+
+TRANSITIONS: Mapping[LinkState, Mapping[LinkEvent, LinkState]] = {
+    LinkState.DISCONNECTED: {LinkEvent.DIAL: LinkState.CONNECTING, LinkEvent.CLOSE: LinkState.CLOSED},
+    LinkState.CONNECTING: {
+        LinkEvent.GREETED: LinkState.VERIFYING,
+        LinkEvent.LOST: LinkState.DISCONNECTED,
+        LinkEvent.CLOSE: LinkState.CLOSED,
+    },
+    LinkState.VERIFYING: {
+        LinkEvent.VERIFIED: LinkState.READY,
+        LinkEvent.LOST: LinkState.DISCONNECTED,
+        LinkEvent.CLOSE: LinkState.CLOSED,
+    },
+    LinkState.READY: {LinkEvent.LOST: LinkState.DISCONNECTED, LinkEvent.CLOSE: LinkState.CLOSED},
+    LinkState.CLOSED: {LinkEvent.LOST: LinkState.CLOSED, LinkEvent.CLOSE: LinkState.CLOSED},
+}
+
+
+class Supervisor:
+    """Keeps one verified channel to the first of `addresses` that serves.
+
+    `verify(channel)` runs before a channel is given out; a ValueError or ReadOnlyError from it is final for the
+    waiting constructor (`wait_ready`), everything else is tried again. `outage_s` bounds how long a call that comes
+    while the server is away waits for it to come back, counted from the moment it was lost.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        verify: Callable[[Channel], None],
+        on_push: OnPush,
+        outage_s: float,
+        max_message_bytes: int = MESSAGE_MAX_BYTES,
+    ) -> None:
+        self.state = LinkState.DISCONNECTED
+        self._addresses = addresses
+        self._verify = verify
+        self._on_push = on_push
+        self._outage_s = outage_s
+        self._max_message_bytes = max_message_bytes
+        self._ready: Channel | None = None
+        self._dialled: Channel | None = None
+        self._changed = threading.Condition()
+        self._lost_at = time.monotonic()
+        self._reason = "not connected yet"
+        self._refusal: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"zeod link to {addresses[0]}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        self._thread.start()
+
+    def channel(self) -> Channel:
+        """Return the channel to call on; ClientDisconnected when there is none within the time of grace."""
+        channel = self._ready
+        if channel is not None and channel.lost is None:
+            return channel
+        return self._await_ready()
+
+    def current(self) -> Channel | None:
+        """Return the channel that is in use now, None while there is none; it may be lost without being noticed yet."""
+        return self._ready
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait for the first connection; raises the server's refusal, or ClientDisconnected after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._ready is None:
+                if self._refusal is not None:
+                    raise self._refusal
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise self._away(f"no connection within {timeout_s:g} s: {self._reason}")
+
+    def close(self) -> None:
+        """End the link for good; waiting calls raise ClientDisconnected."""
+        self._move(LinkEvent.CLOSE, "closed by this client")
+        for channel in (self._dialled, self._ready):
+            if channel is not None:
+                channel.fail("closed by this client")
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    # -- the background thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause_s = BACKOFF_FIRST_S
+        while self.state is not LinkState.CLOSED:
+            channel = self._dial_round()
+            if channel is None:
+                self._sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter needs no secrecy
+                pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+                continue
+            pause_s = BACKOFF_FIRST_S
+            channel.attend()
+            self._drop(channel)
+
+    def _dial_round(self) -> Channel | None:
+        """Try each address once; return a verified channel, made READY, or None."""
+        for address in self._addresses:
+            self._move(LinkEvent.DIAL, None)
+            if self.state is LinkState.CLOSED:
+                return None
+            try:
+                return self._dial(address)
+            except (OSError, ClientDisconnected) as error:
+                reason = error.reason if isinstance(error, ClientDisconnected) else str(error)
+                self._move(LinkEvent.LOST, f"{address}: {reason}")
+            except (ValueError, ReadOnlyError) as error:
+                self._refusal = error
+                self._move(LinkEvent.LOST, f"{address}: {error}")
+            except Exception as error:
+                logger.exception("%s: cannot verify", address)
+                self._move(LinkEvent.LOST, f"{address}: {type(error).__name__}: {error}")
+        return None
+
+    def _dial(self, address: Address) -> Channel:
+        channel = self._dialled = Channel(_connect(address), address, self._on_push, self._max_message_bytes)
+        try:
+            channel.greet()
+            self._move(LinkEvent.GREETED, None)
+            self._verify(channel)
+            channel.set_timeout(None)
+        except BaseException:
+            channel.close()
+            raise
+        with self._changed:
+            if self.state is LinkState.CLOSED:
+                channel.fail("closed by this client")
+            else:
+                self._ready, self._refusal = channel, None
+                self._step(LinkEvent.VERIFIED, None)
+        logger.info("connected to %s", address)
+        return channel
+
+    def _drop(self, channel: Channel) -> None:
+        logger.info("disconnected from %s: %s", channel.address, channel.lost)
+        with self._changed:
+            self._ready = None
+            self._lost_at = time.monotonic()
+            self._step(LinkEvent.LOST, f"{channel.lost}")
+        channel.close()
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def _move(self, event: LinkEvent, reason: str | None) -> None:
+        with self._changed:
+            self._step(event, reason)
+
+    def _step(self, event: LinkEvent, reason: str | None) -> None:
+        if self.state is not LinkState.CLOSED:
+            self.state = TRANSITIONS[self.state][event]
+            self._reason = reason if reason is not None else self._reason
+        self._changed.notify_all()
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.state is LinkState.CLOSED, seconds)
+
+    def _await_ready(self) -> Channel:
+        with self._changed:
+            while True:
+                channel = self._ready
+                if channel is not None and channel.lost is None:
+                    return channel
+                # A channel that is lost but still here: the background thread has yet to notice, and to set the clock.
+                left = self._outage_s if channel is not None else self._lost_at + self._outage_s - time.monotonic()
+                if self.state is LinkState.CLOSED or left <= 0:
+                    raise self._away(self._reason)
+                self._changed.wait(left)
+
+    def _away(self, reason: str) -> ClientDisconnected:
+        return ClientDisconnected(", ".join(map(str, self._addresses)), reason)
+
+
+def _connect(address: Address) -> socket.socket:
+    if address.path:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(DIAL_TIMEOUT_S)
+        try:
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    sock = socket.create_connection((address.host, address.port), DIAL_TIMEOUT_S)
+    # Small messages at once; and signs of life, so that a peer that vanished is noticed.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+    return sock
