@@ -4,7 +4,7 @@ It starts zeod on var/Data.fs, lets three chatters talk, stops the server, start
 is still there, and stops everything. Run it again and the conversation goes on.
 """
 
-import os
+import argparse
 import signal
 import socket
 import subprocess
@@ -22,12 +22,10 @@ import chatter
 import zeo_client
 
 HERE = Path(__file__).parent
-VAR = Path("var")
 USUAL_PORT = 9672
 NAMES = ("ann", "bob", "eve")
 SESSION = "lobby"
 LINES = 4  # of each
-INTERVAL_S = 0.7
 PATIENCE_S = 30.0  # for anything that should take a second
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -120,12 +118,12 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def start_server(processes: Processes, port: int) -> subprocess.Popen[bytes]:
+def start_server(processes: Processes, port: int, var: Path) -> subprocess.Popen[bytes]:
     """Start zeod and wait until it can be talked to."""
-    log = VAR / "zeod.log"
+    log = var / "zeod.log"
     zeod = str(Path(sys.executable).with_name("zeod"))
     with log.open("wb") as output:
-        server = processes.start(zeod, "-a", f"127.0.0.1:{port}", "-f", str(VAR / "Data.fs"), output=output)
+        server = processes.start(zeod, "-a", f"127.0.0.1:{port}", "-f", str(var / "Data.fs"), output=output)
 
     def ready() -> bool:
         if server.poll() is not None:
@@ -133,82 +131,87 @@ def start_server(processes: Processes, port: int) -> subprocess.Popen[bytes]:
         return answers(port)
 
     wait_for("the server's answer", ready)
-    say(f"zeod (process {server.pid}) serves {VAR / 'Data.fs'} on 127.0.0.1:{port}; its log is {log}")
+    say(f"zeod (process {server.pid}) serves {var / 'Data.fs'} on 127.0.0.1:{port}; its log is {log}")
     return server
 
 
-def heard_all(name: str, messages: list[chatter.Message]) -> bool:
-    """Tell whether a chatter's output has every message of the others."""
-    output = _log(name).read_text().splitlines()
-    return all(str(message) in output for message in messages if message.name != name)
+class Conversation:
+    """Three processes that talk, and what there is to hear of it."""
 
+    def __init__(self, processes: Processes, address: str, var: Path, interval_s: float) -> None:
+        self._processes = processes
+        self._address = address
+        self._var = var
+        self._interval_s = interval_s
+        self._messages: list[chatter.Message] = []
 
-def _log(name: str) -> Path:
-    return VAR / f"chatter-{name}.log"
-
-
-def talk(processes: Processes, address: str) -> int:
-    """Let three processes talk, listening in with a connection of our own; return how many messages there were."""
-    messages: list[chatter.Message] = []
-    with closing(zeo_client.open(address)) as db, closing(chatter.Session(db, SESSION)) as session:
-        session.earlier(0)
-        chatters = [_start_chatter(processes, name, address) for name in NAMES]
-        say(f"three chatters (processes {', '.join(str(process.pid) for process in chatters)}) talk:\n")
-
-        def everything_said() -> bool:
-            for message in session.news():
-                messages.append(message)
-                say(f"    {message}")
-            return len(messages) >= LINES * len(NAMES)
-
-        wait_for("the end of the conversation", everything_said)
+    def hold(self) -> int:
+        """Let them talk, listening in with a connection of our own; return how many messages there were."""
+        with closing(zeo_client.open(self._address)) as db, closing(chatter.Session(db, SESSION)) as session:
+            session.earlier(0)
+            talking = [self._start(name) for name in NAMES]
+            say(f"three chatters (processes {', '.join(str(process.pid) for process in talking)}) talk:\n")
+            wait_for("the end of the conversation", partial(self._listen, session))
         say("")
         for name in NAMES:
-            wait_for(f"what {name} hears of the others", partial(heard_all, name, messages))
-            others = sum(message.name != name for message in messages)
+            wait_for(f"what {name} hears of the others", partial(self._heard_all, name))
+            others = sum(message.name != name for message in self._messages)
             say(f"{name} has heard all {others} messages of the others")
-    for process in chatters:
-        processes.stop(process)
-    return len(messages)
+        for process in talking:
+            self._processes.stop(process)
+        return len(self._messages)
+
+    def _start(self, name: str) -> subprocess.Popen[bytes]:
+        who = [str(HERE / "chatter.py"), self._address, "--session", SESSION, "--name", name]
+        script = ["--interval", str(self._interval_s), "--lines", str(LINES)]
+        with self._log(name).open("wb") as output:
+            return self._processes.start(sys.executable, *who, *script, output=output)
+
+    def _listen(self, session: chatter.Session) -> bool:
+        for message in session.news():
+            self._messages.append(message)
+            say(f"    {message}")
+        return len(self._messages) >= LINES * len(NAMES)
+
+    def _heard_all(self, name: str) -> bool:
+        heard = self._log(name).read_text().splitlines()
+        return all(str(message) in heard for message in self._messages if message.name != name)
+
+    def _log(self, name: str) -> Path:
+        return self._var / f"chatter-{name}.log"
 
 
-def _start_chatter(processes: Processes, name: str, address: str) -> subprocess.Popen[bytes]:
-    script = [sys.executable, str(HERE / "chatter.py"), address, "--session", SESSION, "--name", name]
-    with _log(name).open("wb") as output:
-        return processes.start(*script, "--interval", str(INTERVAL_S), "--lines", str(LINES), output=output)
-
-
-def conversation(address: str, count: int) -> list[chatter.Message]:
-    """Return the last `count` messages, as a newcomer reads them."""
+def recall(address: str) -> list[chatter.Message]:
+    """Return the whole conversation, as a newcomer reads it."""
     with closing(zeo_client.open(address)) as db, closing(chatter.Session(db, SESSION)) as session:
-        return session.earlier(count)
+        return session.earlier(sys.maxsize)
 
 
 def stop_server(processes: Processes, server: subprocess.Popen[bytes]) -> None:
     """Stop zeod as an administrator would."""
     status = processes.stop(server)
     if status:
-        raise Failed(f"zeod ended with status {status}; see {VAR / 'zeod.log'}")
+        raise Failed(f"zeod ended with status {status}; its log has more")
     say(f"zeod (process {server.pid}) has stopped")
 
 
-def run() -> None:
+def run(var: Path, interval_s: float) -> None:
     """Show everything once."""
-    VAR.mkdir(exist_ok=True)
+    var.mkdir(exist_ok=True)
     port = choose_port()
     address = f"zeo://127.0.0.1:{port}"
     if port != USUAL_PORT:
         say(f"port {USUAL_PORT} is taken, so this demonstration uses {port}")
     with Processes() as processes:
-        server = start_server(processes, port)
-        before = len(conversation(address, sys.maxsize))
+        server = start_server(processes, port, var)
+        before = len(recall(address))
         if before:
             say(f"the conversation of earlier runs has {before} messages; it goes on")
-        said = talk(processes, address)
+        said = Conversation(processes, address, var, interval_s).hold()
         say("")
         stop_server(processes, server)
-        server = start_server(processes, port)
-        after = conversation(address, sys.maxsize)
+        server = start_server(processes, port, var)
+        after = recall(address)
         if len(after) != before + said:
             raise Failed(f"{before + said} messages were stored, and {len(after)} are there")
         say(f"all {len(after)} messages are still there; the last ones:\n")
@@ -220,9 +223,12 @@ def run() -> None:
 
 def main() -> None:
     """Run, and turn a failure into one line and exit status 1."""
-    os.chdir(HERE.parent)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--var", type=Path, default=Path("var"), help="the directory for the data (./var)")
+    parser.add_argument("--interval", type=float, default=0.7, help="seconds between two lines of a chatter (0.7)")
+    options = parser.parse_args()
     try:
-        run()
+        run(options.var, options.interval)
     except Failed as failure:
         sys.exit(f"demo: {failure}")
 
