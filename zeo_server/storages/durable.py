@@ -1,0 +1,55 @@
+"""What makes bytes survive a power cut: fsync, and renames that are on disk when they return.
+
+Nothing else in zeod calls os.fsync (tests/test_layout.py looks): whoever wants to know what is on disk when reads the
+callers of this module. Everything raises OSError as the system gives it; the caller knows what the failure means.
+"""
+
+import os
+from collections.abc import Iterable
+
+__all__ = ["replace_file", "sync_data", "sync_directory", "sync_file", "write_file"]
+
+
+def sync_file(fd: int) -> None:
+    """Bring a file's data and all of its metadata to disk."""
+    os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    """Bring a file's data to disk, and of its metadata what is needed to read them back: its length.
+
+    Where there is no fdatasync (macOS) it is a whole fsync.
+    """
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def sync_directory(path: str) -> None:
+    """Bring the names in the directory of the file `path` to disk: a new or renamed file is not safe before."""
+    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(source: str, target: str) -> None:
+    """Rename `source`, whose data the caller has synced, over `target`; the rename is on disk when this returns."""
+    os.replace(source, target)
+    sync_directory(target)
+
+
+def write_file(path: str, blocks: Iterable[bytes], temporary: str) -> None:
+    """Replace `path` by a file made of `blocks`: a crash leaves the old file or the new one, never a part.
+
+    The new file is built under the name `temporary` in the same directory, which is gone afterwards, also on failure.
+    """
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(blocks)
+            file.flush()
+            sync_file(file.fileno())
+        replace_file(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,235 @@
+"""FileStorage: the storage contract on one Data.fs.
+
+Beside the file stand `.lock` (held while it is open for writing), `.index` (the saved index, a hint) and, if an opening
+had to cut off a torn tail, `.tr0` and so on. Readers find records through the index only, and the index has only what
+is published; the writer works behind the published end, through a descriptor of its own.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import NoReturn
+
+import zc.lockfile
+
+from zeo_core.errors import (
+    FileLockedError,
+    POSKeyError,
+    StorageClosedError,
+    StorageError,
+    StorageFullError,
+)
+from zeo_core.ids import Oid, Tid
+from zeo_core.storage import Announce, WrittenGroup
+from zeo_core.transaction import HistoryEntry, PreparedTransaction, RecordedTransaction, Revision
+from zeo_server.storages import durable
+from zeo_server.storages.file.format import MAGIC, MAGIC_SIZE
+from zeo_server.storages.file.log import Log
+from zeo_server.storages.file.reader import Descriptor, Reader
+from zeo_server.storages.file.recover import Contents, read_contents
+from zeo_server.storages.file.writer import FileGroup, Writer, failure
+from zeo_server.storages.local import LocalStorage, check_writable
+
+__all__ = ["FileStorage"]
+
+logger = logging.getLogger(__name__)
+
+_SAVE_INDEX_AFTER_BYTES = 64 << 20  # an opening that had to scan more than this saves the index at once
+_ROOM_SLACK_BYTES = 1 << 20  # headers, the directory's and file system's own needs
+_REMAINS = (".index", ".old", ".pack")
+
+
+class FileStorage(LocalStorage):
+    """A storage in a file that ZODB's FileStorage can read and write too.
+
+    FileLockedError if another process has it open for writing, FileFormatError if it is damaged before its end,
+    StorageError for a file that cannot be opened or made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, read_only: bool = False) -> None:
+        """Open the file at `path`; one that is missing is made, unless `read_only`.
+
+        A missing file whose index or earlier version (.old, .pack) is there is taken for lost, not for new, and
+        refused: `create` says that a new one is wanted all the same. `create` never replaces a file with data.
+        """
+        self._path = os.path.abspath(path)
+        super().__init__(self._path, read_only=read_only)
+        if create and read_only:
+            raise StorageError(f"{self._path}: a file cannot be created and read-only")
+        self._write_lock = Lock()
+        self._lock_file = None if read_only else _lock(self._path)
+        try:
+            reader, contents, writer = _open(self._path, create=create, read_only=read_only)
+        except BaseException as error:
+            self._unlock()
+            if isinstance(error, OSError):
+                raise failure(self._path, error) from error
+            raise
+        self._reader: Reader | None = reader
+        self._writer = writer
+        self._index = contents.index
+        self._published_end = contents.end
+        self._last_tid = contents.last_tid
+        self._oids.pass_by([self._index.highest_oid()])
+        self._saved_end = contents.end - contents.scanned
+        if contents.scanned > _SAVE_INDEX_AFTER_BYTES:
+            self._save_index()
+
+    def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Return the newest revision written before `tid`, None if there was none yet; POSKeyError if unknown."""
+        reader = self._reader
+        if reader is None:
+            self._refuse_closed()
+        position = self._index.position(oid)
+        if not position:
+            raise POSKeyError(oid)
+        return reader.load_before(oid, tid, position)
+
+    def load_serial(self, oid: Oid, tid: Tid) -> bytes:
+        """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
+        return self._open_reader().load_serial(oid, tid, self._index.position(oid))
+
+    def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
+        """Return up to `size` revisions, newest first; POSKeyError for an unknown oid."""
+        reader = self._open_reader()
+        position = self._index.position(oid)
+        if not position:
+            raise POSKeyError(oid)
+        return reader.revisions(oid, size, position)
+
+    def object_count(self) -> int:
+        """Return how many objects the index has, those deleted included."""
+        return len(self._index)
+
+    def byte_size(self) -> int:
+        """Return how long the file is, up to the end of the last published transaction."""
+        return self._published_end
+
+    def check_room(self, byte_count: int) -> None:
+        """Raise StorageFullError unless the file system has room for `byte_count` bytes of data and their headers."""
+        status = os.statvfs(self._path)
+        free = status.f_bavail * status.f_frsize
+        if free < byte_count + _ROOM_SLACK_BYTES:
+            raise StorageFullError(self._path, f"{byte_count} bytes to store, {free} free")
+
+    def current_tid(self, oid: Oid) -> Tid | None:
+        """Return the current record's tid, also that of a deletion; None for an unknown oid."""
+        reader = self._open_reader()
+        position = self._index.position(oid)
+        return reader.tid_at(oid, position) if position else None
+
+    def write_group(self, transactions: Sequence[PreparedTransaction]) -> FileGroup:
+        """Write all transactions and bring them to disk; see the contract, and writer.py for how."""
+        self.check_not_read_only()
+        with self._write_lock:
+            if self._writer is None:
+                self._refuse_closed()
+            check_writable(transactions)
+            group = self._writer.write(transactions, self._index)
+        for oids in group.oids:
+            self._oids.pass_by(oids)
+        return group
+
+    def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
+        """Make a group of this storage's own visible."""
+        if not isinstance(group, FileGroup):
+            raise TypeError(f"{group!r} was not written by a FileStorage")
+        self._index.update(group.entries)
+        self._published_end = group.end
+        self._announce(zip(group.tids, group.oids, strict=True), announce)
+
+    def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
+        """Walk the transactions with start <= tid <= stop; the end is fixed here, at the call."""
+        return Log(self._open_reader(), self._published_end).transactions(start, stop)
+
+    def close(self) -> None:
+        """Save the index and let go of the file; waits for a write in progress."""
+        with self._write_lock:
+            if self._reader is None:
+                return
+            if not self._read_only and self._saved_end != self._published_end:
+                self._save_index()
+            self._reader = self._writer = None
+            self._unlock()
+
+    def _open_reader(self) -> Reader:
+        reader = self._reader
+        if reader is None:
+            self._refuse_closed()
+        return reader
+
+    def _refuse_closed(self) -> NoReturn:
+        raise StorageClosedError(f"{self._path} is closed")
+
+    def _save_index(self) -> None:
+        """Save the index; only a warning if that fails, since without it the next opening is slow, not wrong."""
+        path = self._path + ".index"
+        try:
+            durable.write_file(path, self._index.saved(self._published_end), path + ".index_tmp")
+        except OSError as error:
+            logger.warning("%s: the index could not be saved: %s", path, error)
+        else:
+            self._saved_end = self._published_end
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+def _lock(path: str) -> zc.lockfile.LockFile:
+    try:
+        return zc.lockfile.LockFile(path + ".lock")
+    except zc.lockfile.LockError:
+        raise FileLockedError(path, _holder(path + ".lock")) from None
+    except OSError as error:
+        raise failure(path + ".lock", error) from error
+
+
+def _holder(lock_path: str) -> str:
+    """Return what the lock file says of the process that holds it."""
+    try:
+        with open(lock_path, encoding="utf-8", errors="replace") as file:
+            content = file.read(100).strip()
+    except OSError:
+        return ""
+    return f"process {content}" if content else ""
+
+
+def _open(path: str, *, create: bool, read_only: bool) -> tuple[Reader, Contents, Writer | None]:
+    if not read_only:
+        _make_if_missing(path, create)
+    reader = Reader(path, Descriptor(path, os.O_RDONLY))
+    contents = read_contents(reader, read_only=read_only)
+    if read_only:
+        return reader, contents, None
+    # A descriptor of its own: readers' descriptors cannot write, whatever happens.
+    return reader, contents, Writer(path, Descriptor(path, os.O_RDWR), contents.end, contents.last_tid)
+
+
+def _make_if_missing(path: str, create: bool) -> None:
+    """Make an empty Data.fs if there is none, or complete one whose making was cut short."""
+    present = _start_of(path)
+    if present is not None and not (len(present) < MAGIC_SIZE and MAGIC.startswith(present)):
+        if create:
+            raise StorageError(f"{path}: exists already, and is not replaced by a new file")
+        return
+    remains = [path + suffix for suffix in _REMAINS if os.path.exists(path + suffix)]
+    if remains and not create:
+        # Lesson B34: an empty database in place of one that a crash or a mistake moved away hides the loss.
+        state = "missing" if present is None else "empty"
+        raise StorageError(f"{path}: is {state}, yet there is {', '.join(remains)}; not creating a new file")
+    descriptor = Descriptor(path, os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor.fd, MAGIC, 0)
+    durable.sync_file(descriptor.fd)
+    durable.sync_directory(path)
+
+
+def _start_of(path: str) -> bytes | None:
+    """Return the first bytes of a file, None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAGIC_SIZE)
+    except FileNotFoundError:
+        return None

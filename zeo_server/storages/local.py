@@ -1,0 +1,250 @@
+"""What storages in this process have in common: oids, and the two-phase commit for embedded use.
+
+A served storage commits by `write_group` and `publish`, driven by the server's coordinator, which finds the conflicts
+under object locks. Embedded, there is no coordinator: `LocalStorage` drives the same two calls itself, one transaction
+at a time, from tpc_begin to tpc_finish or tpc_abort.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, NoReturn
+
+from zeo_core.errors import (
+    ConflictError,
+    ReadConflictError,
+    ReadOnlyError,
+    RecordFormatError,
+    StorageError,
+    StorageTransactionError,
+)
+from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr, pack_id, unpack_id
+from zeo_core.record import class_name
+from zeo_core.storage import Announce, Commits, InvalidationSink, Iterates
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
+from zeo_core.zodb import ZODBStorage
+
+__all__ = ["MAX_METADATA_BYTES", "LocalStorage", "OidSequence", "check_writable", "metadata_of"]
+
+MAX_METADATA_BYTES = 0xFFFF
+"""The longest user, description or extension: Data.fs keeps their lengths in two bytes, other storages follow."""
+
+_LAST_OID = 2**64 - 1
+
+
+class OidSequence:
+    """Gives out oids, none twice: always above every oid given out or seen in the storage (lesson B25)."""
+
+    def __init__(self, highest: int = 0) -> None:
+        """Start above `highest`; 0 is the root's oid, which is never given out."""
+        self._lock = Lock()
+        self._highest = highest
+
+    def take(self, count: int) -> list[Oid]:
+        """Return `count` fresh oids, growing; StorageError when all 2**64 are used up."""
+        with self._lock:
+            first = self._highest + 1
+            if first + count - 1 > _LAST_OID:
+                raise StorageError(f"no oids left above {self._highest:#x}")
+            self._highest += count
+        return [pack_id(number) for number in range(first, first + count)]
+
+    def pass_by(self, oids: Iterable[Oid]) -> None:
+        """Take note of oids that are in use, so that none of them is given out."""
+        highest = unpack_id(max(oids, default=bytes(8)))
+        with self._lock:
+            self._highest = max(self._highest, highest)
+
+
+def _metadata_bytes(name: str, value: object) -> bytes:
+    """Return a text of the transaction's as UTF-8; StorageError if the format has no room for it."""
+    encoded = value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogateescape")
+    _check_length(name, encoded)
+    return encoded
+
+
+def _check_length(name: str, value: bytes) -> None:
+    if len(value) > MAX_METADATA_BYTES:
+        raise StorageError(f"the transaction's {name} takes {len(value)} bytes, more than {MAX_METADATA_BYTES}")
+
+
+def metadata_of(transaction: Any) -> TransactionMetadata:
+    """Return what `transaction` (user, description, extension) says of itself, as it will stand in the log.
+
+    An extension that is bytes already is kept as it is, so that a copy repeats the original. TypeError for an
+    extension that the wire could not carry, StorageError for a text that is too long: here, in the caller's thread,
+    where it can be told to the culprit (lesson B42).
+    """
+    extension = transaction.extension
+    if not isinstance(extension, bytes):
+        extension = extension_bytes(extension)
+    _check_length("extension", extension)
+    return TransactionMetadata(
+        _metadata_bytes("user", transaction.user),
+        _metadata_bytes("description", transaction.description),
+        extension,
+    )
+
+
+def check_writable(transactions: Sequence[PreparedTransaction]) -> None:
+    """Raise StorageError, before anything is written, for transactions that no log could hold."""
+    for transaction in transactions:
+        metadata = transaction.metadata
+        _check_length("user", metadata.user)
+        _check_length("description", metadata.description)
+        _check_length("extension", metadata.extension)
+        for oid, _, data in transaction.writes:
+            # A length of zero is how Data.fs marks a record that repeats another one's data.
+            if not data:
+                raise StorageError(f"no data to store for oid {oid_repr(oid)}")
+
+
+def _class_name(data: bytes) -> str | None:
+    """Return the class of an object for an error's text; None if its record does not tell."""
+    try:
+        return class_name(data)
+    except RecordFormatError:
+        return None
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The one transaction in progress; `transaction` is the caller's object, the key to it."""
+
+    transaction: Any
+    metadata: TransactionMetadata
+    writes: dict[Oid, ObjectWrite] = field(default_factory=dict)
+    checks: dict[Oid, Tid] = field(default_factory=dict)
+    voted: bool = False
+
+
+class LocalStorage(ZODBStorage, Commits, Iterates):
+    """A storage in this process: the base of MappingStorage and FileStorage.
+
+    Embedded two-phase commits and a server's `write_group` are not to be mixed on one open storage: the commit lock
+    below orders only the former.
+    """
+
+    def __init__(self, name: str, *, read_only: bool = False) -> None:
+        self._name = name
+        self._read_only = read_only
+        self._last_tid = ZERO_TID
+        self._oids = OidSequence()
+        self._sinks: list[InvalidationSink] = []
+        self._commit_lock = Lock()
+        self._pending: _Pending | None = None
+
+    @abstractmethod
+    def check_room(self, byte_count: int) -> None:
+        """Raise StorageFullError if `byte_count` more bytes of data will hardly find room."""
+
+    def name(self) -> str:
+        """Return what log lines and errors call this storage."""
+        return self._name
+
+    def read_only(self) -> bool:
+        """Tell whether every write would raise ReadOnlyError."""
+        return self._read_only
+
+    def last_tid(self) -> Tid:
+        """Return the tid of the last transaction, ZERO_TID if there is none."""
+        return self._last_tid
+
+    def check_not_read_only(self) -> None:
+        """Raise ReadOnlyError on a read-only storage."""
+        if self._read_only:
+            raise ReadOnlyError(f"{self._name} is read-only")
+
+    def new_oids(self, count: int) -> list[Oid]:
+        """Return `count` fresh oids, never given out before and not in the storage."""
+        self.check_not_read_only()
+        return self._oids.take(count)
+
+    def new_oid(self) -> Oid:
+        """Return a fresh oid."""
+        return self.new_oids(1)[0]
+
+    def register_sink(self, sink: InvalidationSink) -> None:
+        """Keep the DB; all commits here are its own, and announced through its tpc_finish."""
+        self._sinks.append(sink)
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Begin; waits for the transaction in progress to end."""
+        self.check_not_read_only()
+        pending = self._pending
+        if pending is not None and pending.transaction is transaction:
+            raise StorageTransactionError(f"{self._name}: the transaction has begun already")
+        metadata = metadata_of(transaction)
+        self._commit_lock.acquire()
+        self._pending = _Pending(transaction, metadata)
+
+    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+        """Add an object to the transaction; ConflictError if `serial` is not its current one."""
+        pending = self._in_progress(transaction)
+        if not (is_id(oid) and is_id(serial)):
+            raise StorageError(f"oid {oid!r} and serial {serial!r} must be 8 bytes each")
+        if version:
+            raise StorageError(f"version {version!r}: versions are not supported")
+        committed = self.current_tid(oid) or ZERO_TID
+        if committed != serial:
+            raise ConflictError(oid=oid, serials=(committed, serial), class_name=_class_name(data))
+        pending.writes[oid] = ObjectWrite(oid, serial, data)
+        pending.voted = False
+
+    def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
+        """Ask that `serial` is still current at the vote, else ReadConflictError."""
+        self._in_progress(transaction).checks[oid] = serial
+
+    def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
+        """Check what was asserted to be current, and what can make writing fail; nothing is ever resolved here."""
+        pending = self._in_progress(transaction)
+        for oid, serial in pending.checks.items():
+            committed = self.current_tid(oid) or ZERO_TID
+            if committed != serial:
+                raise ReadConflictError(oid=oid, serials=(committed, serial))
+        writes = pending.writes.values()
+        check_writable([PreparedTransaction(pending.metadata, tuple(writes))])
+        self.check_room(sum(len(write.data) for write in writes))
+        pending.voted = True
+        return ()
+
+    def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
+        """Commit; the transaction is over afterwards, also when writing it failed."""
+        pending = self._in_progress(transaction)
+        if not pending.voted:
+            raise StorageTransactionError(f"{self._name}: the transaction must be voted before it is finished")
+        try:
+            group = self.write_group([PreparedTransaction(pending.metadata, tuple(pending.writes.values()))])
+            self.publish(group, None if announce is None else lambda tid, _oids: announce(tid))
+        finally:
+            self._forget()
+        return group.tids[0]
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """Forget the transaction; harmless for one that is not in progress."""
+        pending = self._pending
+        if pending is not None and pending.transaction is transaction:
+            self._forget()
+
+    def _announce(self, published: Iterable[tuple[Tid, Sequence[Oid]]], announce: Announce | None) -> None:
+        """Announce published transactions in order; the last tid moves after each (rule 2 of the contract)."""
+        for tid, oids in published:
+            try:
+                if announce is not None:
+                    announce(tid, oids)
+            finally:
+                self._last_tid = tid  # it is committed, whatever became of telling so
+
+    def _in_progress(self, transaction: Any) -> _Pending:
+        pending = self._pending
+        if pending is None or pending.transaction is not transaction:
+            self._refuse()
+        return pending
+
+    def _refuse(self) -> NoReturn:
+        raise StorageTransactionError(f"{self._name}: this transaction is not in progress")
+
+    def _forget(self) -> None:
+        self._pending = None
+        self._commit_lock.release()
