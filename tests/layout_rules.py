@@ -94,6 +94,8 @@ CLOCKS = frozenset(
 CLOCKS_WITHOUT_ARGUMENT = {"time.gmtime": 1, "time.localtime": 1, "time.ctime": 1, "time.strftime": 2}
 OPENERS = frozenset(("open", "io.open", "io.FileIO", "io.open_code", "builtins.open"))
 
+MACHINERY = ("logging.getLogger", "getLogger", "TypeVar", "ParamSpec")
+
 DURABLE = "zeo_server/storages/durable.py"
 SYNCS = frozenset(("os.fsync", "os.fdatasync"))
 
@@ -318,7 +320,7 @@ def _defined(tree: ast.Module) -> Iterator[str]:
         node = waiting.pop(0)
         if isinstance(node, Function | ast.ClassDef):
             yield node.name
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and not _is_machinery(node.value):
             yield from (name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             yield node.target.id
@@ -326,6 +328,11 @@ def _defined(tree: ast.Module) -> Iterator[str]:
             waiting += [
                 child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)
             ]
+
+
+def _is_machinery(value: ast.expr) -> bool:
+    """Tell whether a value is a logger or a type variable: named plainly by custom, yet nobody imports it."""
+    return isinstance(value, ast.Call) and dotted(value.func) in MACHINERY
 
 
 def _sort_key(name: str) -> tuple[int, list[tuple[int, str]]]:

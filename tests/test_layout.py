@@ -118,6 +118,7 @@ GOOD_TREES: list[tuple[Rule, str, str]] = [
         "zeo_core/x.py",
         "__all__ = ['MAX', 'C', 'f2', 'f10']\nMAX = 1\nclass C: pass\nf2 = f10 = 1",
     ),
+    (rules.all_is_true, "zeo_core/x.py", "import logging\nlogger = logging.getLogger('x')\nT = TypeVar('T')"),
     (rules.all_is_true, "zeo_core/__init__.py", "from zeo_core.x import f\n__all__ = ['f']"),
     (rules.fsync_in_one_file, "zeo_server/storages/durable.py", "import os\nos.fsync(1)"),
 ]
