@@ -1,0 +1,113 @@
+"""The group writer: one thread that writes every transaction that waits with one write and one sync.
+
+While one group is on its way to the disk the next one gathers; under load the groups grow by themselves and nobody
+waits for a timer. Only this thread writes to the storage (rule 3 of the storage contract), and only the disk is waited
+for here: publishing, announcing and answering are done in the server's loop, to which every outcome is posted.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Generic, NamedTuple, TypeVar
+
+from zeo_core.errors import StorageClosedError, StorageError
+from zeo_core.storage import Commits, WrittenGroup
+from zeo_core.transaction import PreparedTransaction
+
+__all__ = ["GROUP_MAX_BYTES", "GROUP_MAX_TRANSACTIONS", "GroupWriter", "Outcome"]
+
+GROUP_MAX_TRANSACTIONS = 1000
+"""Bounds the work of the loop's callback that publishes a group, so that loads do not wait long behind it."""
+
+GROUP_MAX_BYTES = 32 * 1024 * 1024
+"""Bounds how long a small transaction waits for the large ones written with it; a larger one goes alone."""
+
+Key = TypeVar("Key")
+
+_EXPECTED = (StorageError, OSError)  # the disk's and the file's troubles; anything else is a bug and gets a traceback
+
+_log = logging.getLogger("zeo_server.commit")
+
+
+class Outcome(NamedTuple, Generic[Key]):
+    """What became of some transactions: `group` is on disk and waits to be published, or `error` says why not."""
+
+    keys: Sequence[Key]
+    group: WrittenGroup | None
+    error: Exception | None
+
+
+class _Job(NamedTuple, Generic[Key]):
+    key: Key
+    transaction: PreparedTransaction
+    size_bytes: int
+
+
+class GroupWriter(Generic[Key]):
+    """Writes to one storage. A key is what the caller knows a transaction by.
+
+    `post` is called in the writer's thread, with outcomes in the order in which they were written: it has to hand them
+    to the loop.
+    """
+
+    def __init__(self, storage: Commits, post: Callable[[Outcome[Key]], None], name: str) -> None:
+        self._storage = storage
+        self._post = post
+        self._jobs: SimpleQueue[_Job[Key] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"zeod writer {name}")
+        self._thread.start()
+
+    def submit(self, key: Key, transaction: PreparedTransaction, size_bytes: int) -> None:
+        """Have a transaction written; its outcome will be posted."""
+        self._jobs.put(_Job(key, transaction, size_bytes))
+
+    def close(self) -> None:
+        """Write what was submitted, post the outcomes and end the thread; harmless when repeated. Blocks."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        job = self._jobs.get()
+        while job is not None:
+            group, following = self._gather(job)
+            self._write(group)
+            job = following or self._jobs.get()
+
+    def _gather(self, first: _Job[Key]) -> tuple[list[_Job[Key]], _Job[Key] | None]:
+        """Return `first` with what waits behind it, and the job that no longer fits if there is one."""
+        group, size = [first], first.size_bytes
+        while len(group) < GROUP_MAX_TRANSACTIONS:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                self._jobs.put(None)  # the end is for the caller to see, after this group
+                break
+            size += job.size_bytes
+            if size > GROUP_MAX_BYTES:
+                return group, job
+            group.append(job)
+        return group, None
+
+    def _write(self, group: list[_Job[Key]]) -> None:
+        keys = [job.key for job in group]
+        try:
+            written = self._storage.write_group([job.transaction for job in group])
+        except StorageClosedError as error:
+            self._post(Outcome(keys, None, error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            # The fault may be that of one transaction (too large for the room that is left, say): the others must not
+            # suffer from the company they were in.
+            if len(group) > 1:
+                _log.warning(
+                    "a group of %d transactions was not written, trying them one by one: %s", len(group), error
+                )
+                for job in group:
+                    self._write([job])
+            else:
+                _log.error("a transaction was not written: %s", error, exc_info=not isinstance(error, _EXPECTED))
+                self._post(Outcome(keys, None, error))
+        else:
+            self._post(Outcome(keys, written, None))

@@ -1,0 +1,152 @@
+"""What to serve, from a zeo.conf or from the command line.
+
+The file's format is ZConfig's: sections, `%define`, `%include`, `$(ENVIRONMENT)`. schema.xml lists what it may hold.
+Relative paths are relative to the current directory, as with runzeo.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ZConfig
+from ZConfig.datatypes import SocketBindingAddress
+
+from zeo_core.errors import ConfigurationError
+from zeo_core.storage import ServedStorage
+from zeo_server.listener import Address
+from zeo_server.storages.file import FileStorage
+from zeo_server.storages.mapping import MappingStorage
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_PATH",
+    "DEFAULT_STORAGE",
+    "Configuration",
+    "StorageSection",
+    "file_storage",
+    "file_storage_section",
+    "load",
+    "mapping_storage_section",
+    "numbered",
+    "parse_address",
+]
+
+DEFAULT_ADDRESS: Address = ("127.0.0.1", 9672)
+"""Where zeod listens unless told otherwise: reachable from this machine only."""
+
+DEFAULT_PATH = "Data.fs"
+"""What zeod serves unless told otherwise, in the current directory."""
+
+DEFAULT_STORAGE = "1"
+"""The name of a storage whose section has none."""
+
+_SCHEMA = os.path.join(os.path.dirname(__file__), "schema.xml")
+_REMOVED_KEYS = ("monitor_address", "authentication_protocol", "authentication_database", "authentication_realm")
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSection:
+    """A storage to open: its name for clients ("" if none was given), what it is in a word, and how to open it."""
+
+    name: str
+    what: str
+    open: Callable[[], ServedStorage]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All that a daemon has to know. `start_logging` sets up the log as the file says, None if it says nothing."""
+
+    address: Address
+    storages: tuple[StorageSection, ...]
+    read_only: bool = False
+    invalidation_queue_size: int = 100
+    transaction_timeout_s: float = 30.0
+    pid_filename: str | None = None
+    start_logging: Callable[[], object] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: str) -> Configuration:
+    """Read a configuration file; ConfigurationError, in one line that names file and place, if it cannot be used."""
+    try:
+        schema = ZConfig.loadSchema(_SCHEMA)
+        root, _handlers = ZConfig.loadConfig(schema, path)
+    except ZConfig.ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {' '.join(str(error).split())}") from error
+    zeo = root.zeo
+    if zeo.ssl is not None:
+        raise ConfigurationError(f"{path}: <ssl> is not supported yet")
+    if zeo.transaction_timeout < 0:
+        raise ConfigurationError(f"{path}: transaction-timeout {zeo.transaction_timeout:g} is negative")
+    storages = numbered(root.storages, path)
+    return Configuration(
+        address=zeo.address,
+        storages=storages,
+        read_only=zeo.read_only,
+        invalidation_queue_size=zeo.invalidation_queue_size,
+        transaction_timeout_s=zeo.transaction_timeout,
+        pid_filename=zeo.pid_filename,
+        start_logging=root.eventlog,
+        warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
+    )
+
+
+def numbered(storages: Sequence[StorageSection], path: str) -> tuple[StorageSection, ...]:
+    """Give the one storage that may lack a name the name "1"; ConfigurationError if two have one name."""
+    named: dict[str, StorageSection] = {}
+    for storage in storages:
+        name = storage.name or DEFAULT_STORAGE
+        if name in named:
+            detail = "" if storage.name and named[name].name else f" (a storage without a name is {DEFAULT_STORAGE!r})"
+            raise ConfigurationError(f"{path}: two storages have the name {name!r}{detail}")
+        named[name] = StorageSection(name, storage.what, storage.open, storage.warnings)
+    return tuple(named.values())
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that `text` means; ConfigurationError if it means none."""
+    try:
+        address = SocketBindingAddress(text).address
+    except ValueError as error:
+        raise ConfigurationError(f"{text!r} is no address: {error}") from error
+    if isinstance(address, str):
+        return address
+    host, port = address
+    if port is None:
+        raise ConfigurationError(f"{text!r} is no address: it has no port")
+    return str(host), int(port)
+
+
+def file_storage(name: str, path: str, *, create: bool = False, read_only: bool = False) -> StorageSection:
+    """Return the section for a FileStorage."""
+    return StorageSection(name, path, lambda: FileStorage(path, create=create, read_only=read_only))
+
+
+def file_storage_section(section: Any) -> StorageSection:
+    """Make the section of a <filestorage>. What it would be unsafe to ignore is an error."""
+    for key in ("blob-dir", "quota"):
+        if getattr(section, key.replace("-", "_")):
+            raise ConfigurationError(f"<filestorage>: {key} is not supported yet")
+    name = section.getSectionName() or ""
+    made = file_storage(name, section.path, create=section.create, read_only=section.read_only)
+    if section.packer:
+        return StorageSection(made.name, made.what, made.open, (f"{section.path}: packer has no effect",))
+    return made
+
+
+def mapping_storage_section(section: Any) -> StorageSection:
+    """Make the section of a <mappingstorage>."""
+    return StorageSection(section.getSectionName() or "", "in memory", lambda: MappingStorage(section.name))
+
+
+def _warnings(zeo: Any) -> list[str]:
+    """Return a line for each key of <zeo> that has no effect."""
+    keys = [key.replace("_", "-") for key in _REMOVED_KEYS if getattr(zeo, key)]
+    if zeo.invalidation_age is not None:
+        keys.append("invalidation-age")
+    if zeo.client_conflict_resolution:
+        keys.append("client-conflict-resolution")
+    return [f"<zeo>: {key} has no effect" for key in keys]

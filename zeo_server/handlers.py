@@ -1,0 +1,199 @@
+"""What each call of a client does: one plain function a method, run in the server's loop, none of which waits.
+
+A handler gets the caller and the arguments, which the session has checked against the table of methods, and returns
+what the reply holds. An exception becomes the error reply. The two calls that are answered later, vote and tpc_finish,
+get a callback for the answer as well.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from zeo_core.errors import POSKeyError, StorageError
+from zeo_core.ids import Oid, Tid, tid_to_time
+from zeo_core.storage import ServedStorage
+from zeo_core.transaction import Revision
+from zeo_core.wire.methods import CLIENT_CALLS
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.commit.transaction import Answer, metadata_from_wire
+from zeo_server.service import Connection
+
+__all__ = ["HANDLERS", "HISTORY_MAX", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
+
+NEW_OIDS_MAX = 100
+"""Oids given out at once, as in ZEO."""
+
+HISTORY_MAX = 1000
+"""Revisions that one history call walks through: each is a read, and the loop waits for it."""
+
+LABEL_MAX = 100
+"""Characters of a client's label that log lines show."""
+
+
+class Caller(Connection, Protocol):
+    """The connection that a call came on. `coordinator` and `storage` are there once it is registered."""
+
+    coordinator: Coordinator
+    storage: ServedStorage
+
+    def register(self, storage: str, read_only: bool) -> Tid:
+        """Choose the storage and return its last tid."""
+
+    def rename(self, label: str) -> None:
+        """Show `label` in log lines about this client."""
+
+
+class Handler(NamedTuple):
+    """A method's function; `writes` as in the table; `later` if it takes the callback for its answer."""
+
+    call: Callable[..., object]
+    writes: bool
+    later: bool
+
+
+def _register(caller: Caller, storage: str | bytes, read_only: int | None = None) -> Tid:
+    return caller.register(_text(storage), bool(read_only))
+
+
+def _get_info(caller: Caller) -> Mapping[str, object]:
+    return {
+        **caller.coordinator.info(),
+        "name": caller.storage.name(),
+        "supportsUndo": False,
+        "supports_record_iternext": False,
+        "interfaces": (),
+    }
+
+
+def _last_transaction(caller: Caller) -> Tid:
+    return caller.storage.last_tid()
+
+
+def _get_tid(caller: Caller, oid: Oid) -> Tid:
+    tid = caller.storage.current_tid(oid)
+    if tid is None:
+        raise POSKeyError(oid)
+    return tid
+
+
+def _get_size(caller: Caller) -> int:
+    return caller.storage.byte_size()
+
+
+def _get_invalidations(caller: Caller, tid: Tid) -> tuple[Tid, Sequence[Oid]] | None:
+    return caller.coordinator.invalidations.since(tid)
+
+
+def _load_before(caller: Caller, oid: Oid, tid: Tid) -> Revision | None:
+    caller.coordinator.counters.loads += 1
+    return caller.storage.load_before(oid, tid)
+
+
+def _load_serial(caller: Caller, oid: Oid, tid: Tid) -> bytes:
+    caller.coordinator.counters.loads += 1
+    return caller.storage.load_serial(oid, tid)
+
+
+def _new_oids(caller: Caller, count: int = NEW_OIDS_MAX) -> list[Oid]:
+    return caller.storage.new_oids(min(max(count, 1), NEW_OIDS_MAX))
+
+
+def _tpc_begin(
+    caller: Caller,
+    txn_id: Hashable,
+    user: str | bytes,
+    description: str | bytes,
+    extension: Mapping[str, Any] | None,
+    tid: Tid | None = None,
+    status: str | bytes = " ",
+) -> None:
+    transaction = caller.coordinator.begin(caller, txn_id)
+    # nobody waits for a reply to this call: the vote will say what is wrong with it
+    if tid is not None or _text(status) != " ":
+        transaction.doom(StorageError("a transaction with a tid and status of its own is not supported"))
+        return
+    try:
+        transaction.metadata = metadata_from_wire(user, description, extension)
+    except (TypeError, StorageError) as error:
+        transaction.doom(error)
+
+
+def _storea(caller: Caller, oid: Oid, serial: Tid, data: bytes, txn_id: Hashable) -> None:
+    caller.coordinator.store(caller, txn_id, oid, serial, data)
+
+
+def _check_current(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> None:
+    caller.coordinator.check(caller, txn_id, oid, serial)
+
+
+def _vote(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
+    caller.coordinator.vote(caller, txn_id, answer)
+
+
+def _tpc_finish(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
+    caller.coordinator.finish(caller, txn_id, answer)
+
+
+def _tpc_abort(caller: Caller, txn_id: Hashable) -> None:
+    caller.coordinator.abort(caller, txn_id)
+
+
+def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
+    return [
+        {
+            "time": tid_to_time(entry.tid),
+            "tid": entry.tid,
+            "user_name": entry.metadata.user,
+            "description": entry.metadata.description,
+            "size": entry.size,
+        }
+        for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))
+    ]
+
+
+def _server_status(caller: Caller) -> dict[str, object]:
+    return caller.coordinator.status().as_map()
+
+
+def _set_client_label(caller: Caller, label: str | bytes) -> None:
+    # What a client says goes into log lines only as printable text: a newline could forge a line of its own.
+    text = _text(label)[:LABEL_MAX]
+    caller.rename("".join(char if char.isprintable() else "?" for char in text))
+
+
+def _ping(_caller: Caller) -> None:
+    return
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "register": _register,
+    "get_info": _get_info,
+    "lastTransaction": _last_transaction,
+    "getTid": _get_tid,
+    "getSize": _get_size,
+    "getInvalidations": _get_invalidations,
+    "loadBefore": _load_before,
+    "loadSerial": _load_serial,
+    "new_oids": _new_oids,
+    "tpc_begin": _tpc_begin,
+    "storea": _storea,
+    "checkCurrentSerialInTransaction": _check_current,
+    "vote": _vote,
+    "tpc_finish": _tpc_finish,
+    "tpc_abort": _tpc_abort,
+    "history": _history,
+    "server_status": _server_status,
+    "set_client_label": _set_client_label,
+    "ping": _ping,
+}
+
+_LATER = frozenset({"vote", "tpc_finish"})
+
+HANDLERS: Mapping[str, Handler] = MappingProxyType(
+    {name: Handler(call, CLIENT_CALLS[name].writes, name in _LATER) for name, call in _FUNCTIONS.items()}
+)
+"""A handler for each method of `zeo_core.wire.methods.CLIENT_CALLS`."""

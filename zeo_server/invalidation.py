@@ -1,0 +1,86 @@
+"""Who is told what changed: the recent transactions for those who come back, and the audience for those who are here.
+
+`getInvalidations(tid)` asks for everything that changed after the client's last transaction. Its answer has one tid
+for all oids, so it must be complete or None (lesson B11). That the log begins before the client's tid is not enough:
+after a restored backup the client may know transactions that no longer exist, with tids among ours. So there is an
+answer only for a tid that stands in the log itself (lesson B12).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from zeo_core.ids import Oid, Tid
+from zeo_core.transaction import Invalidation
+
+__all__ = ["Audience", "InvalidationLog", "Listener"]
+
+
+class InvalidationLog:
+    """The last `size` transactions of a storage, oldest first. It knows what it was seeded with and what was added."""
+
+    def __init__(self, size: int, seed: Iterable[Invalidation]) -> None:
+        # at least one: the last transaction itself, for clients that have missed nothing
+        self._log: deque[Invalidation] = deque(seed, maxlen=max(size, 1))
+
+    def __len__(self) -> int:
+        """Return how many transactions are known."""
+        return len(self._log)
+
+    def add(self, tid: Tid, oids: Sequence[Oid]) -> None:
+        """Take note of a transaction, later than all before it."""
+        self._log.append(Invalidation(tid, tuple(oids)))
+
+    def since(self, tid: Tid) -> tuple[Tid, list[Oid]] | None:
+        """Return the last tid and each oid that changed after `tid`; None if `tid` is not in the log."""
+        changed: set[Oid] = set()
+        for entry in reversed(self._log):
+            if entry.tid == tid:
+                return self._log[-1].tid, list(changed)
+            if entry.tid < tid:
+                break
+            changed.update(entry.oids)
+        return None
+
+
+class Listener(Protocol):
+    """Who can be told something: one connection."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue bytes behind everything queued before. Never blocks, never raises, closes nothing in this call."""
+
+
+Member = TypeVar("Member", bound=Listener)
+
+
+class Audience(Generic[Member]):
+    """The registered clients of one storage."""
+
+    def __init__(self) -> None:
+        self._members: tuple[Member, ...] = ()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._members)
+
+    def __contains__(self, member: object) -> bool:
+        """Tell whether `member` is registered."""
+        return member in self._members
+
+    def join(self, member: Member) -> None:
+        """Tell `member` everything from now on."""
+        self._members = (*self._members, member)
+
+    def leave(self, member: Member) -> None:
+        """Tell `member` no more; harmless if it is not there."""
+        self._members = tuple(other for other in self._members if other is not member)
+
+    def tell(self, frame: bytes, but: object = None) -> None:
+        """Send `frame` to all members except `but`.
+
+        The tuple that is walked never changes, whoever joins or leaves meanwhile (lesson B3: a list that shrank under
+        the walk skipped a live client).
+        """
+        for member in self._members:
+            if member is not but:
+                member.send(frame)

@@ -1,0 +1,123 @@
+"""Where clients connect: TCP addresses and Unix sockets, with errors that name the address."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from zeo_core.errors import ConfigurationError
+
+__all__ = ["BACKLOG", "Address", "Listener", "address_text"]
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: after a restart all clients come at once."""
+
+Address: TypeAlias = tuple[str, int] | str
+"""(host, port), where an empty host is every interface and port 0 any free port; or the path of a Unix socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An open door. `address` has the port that was chosen if any free one was asked for."""
+
+    address: Address
+    _servers: tuple[asyncio.AbstractServer, ...]
+    _socket_inode: int | None
+
+    @classmethod
+    async def open(cls, address: Address, protocol: Callable[[], asyncio.Protocol]) -> "Listener":
+        """Listen at `address` and make a `protocol` for each connection; ConfigurationError if that is not possible."""
+        loop = asyncio.get_running_loop()
+        try:
+            if isinstance(address, str):
+                bound = _unix_socket(address)
+                server = await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG)
+                return cls(address, (server,), os.stat(address).st_ino)
+            sockets = _tcp_sockets(*address)
+            port = sockets[0].getsockname()[1]
+            servers = [await loop.create_server(protocol, sock=each, backlog=BACKLOG) for each in sockets]
+            return cls((address[0], port), tuple(servers), None)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {address_text(address)}: {_reason(error)}") from error
+
+    def close(self) -> None:
+        """Accept nobody from now on; connections stay. The file of a Unix socket goes, if it is still ours."""
+        for server in self._servers:
+            server.close()
+        if isinstance(self.address, str):
+            with contextlib.suppress(OSError):
+                if os.stat(self.address).st_ino == self._socket_inode:
+                    os.unlink(self.address)
+
+
+def address_text(address: Address) -> str:
+    """Return an address as configuration files and zeo:// URLs have it."""
+    if isinstance(address, str):
+        return address
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return bound sockets, one for each address of `host`; an empty host takes IPv4 and IPv6 with one."""
+    if not host and socket.has_dualstack_ipv6():
+        return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)]
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # noqa: S104
+    sockets: list[socket.socket] = []
+    for family, target in dict.fromkeys((entry[0], str(entry[4][0])) for entry in found):
+        try:
+            sockets.append(socket.create_server((target, port), family=family, backlog=BACKLOG))
+        except OSError as error:
+            # localhost has an IPv6 address by name on many machines that have no IPv6
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                _close_all(sockets)
+                raise
+        else:
+            port = port or sockets[0].getsockname()[1]  # one port for all
+    if not sockets:
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return sockets
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Return a socket bound to `path`; the file that a dead server left is removed, a living one's is not."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listening.bind(path)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "a file that is no socket has this name")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is already in use"
+    return error.strerror or str(error)

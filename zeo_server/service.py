@@ -1,0 +1,89 @@
+"""What one server process offers: its storages by name, and the connections that use them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from zeo_core.errors import ReadOnlyError
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.commit.transaction import Member
+from zeo_server.status import StorageStatus
+
+__all__ = ["CLOSE_GRACE_S", "DRAIN_GRACE_S", "Connection", "Service"]
+
+DRAIN_GRACE_S = 10.0
+"""How long a stopping server waits for clients that voted to finish. Under the 30 s that supervisors commonly allow."""
+
+CLOSE_GRACE_S = 1.0
+"""How long a closed connection may take to deliver its last replies."""
+
+_log = logging.getLogger("zeo_server")
+
+
+class Connection(Member, Protocol):
+    """A connection, registered or not."""
+
+    def abort(self) -> None:
+        """Cut the connection without delivering what is queued."""
+
+
+class Service:
+    """The storages of one process, and everybody connected to it."""
+
+    def __init__(self, storages: Mapping[str, Coordinator], *, read_only: bool = False) -> None:
+        self.storages = storages
+        self.read_only = read_only
+        self.connections: set[Connection] = set()
+        self._emptied = asyncio.Event()
+
+    def choose(self, name: str, read_only: bool) -> Coordinator:
+        """Return the storage `name`; ValueError if there is none, ReadOnlyError if it takes no writers."""
+        coordinator = self.storages.get(name)
+        if coordinator is None:
+            raise ValueError(f"unknown storage: {name}")
+        if not read_only and (self.read_only or coordinator.storage.read_only()):
+            raise ReadOnlyError(f"storage {name} is read-only")
+        return coordinator
+
+    def enter(self, connection: Connection) -> None:
+        """Take note of a new connection."""
+        self.connections.add(connection)
+
+    def exit(self, connection: Connection) -> None:
+        """Forget a connection that is closed; harmless when repeated."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._emptied.set()
+
+    def status(self) -> dict[str, StorageStatus]:
+        """Return the figures of every storage."""
+        return {name: coordinator.status() for name, coordinator in self.storages.items()}
+
+    async def stop(self, grace_s: float = DRAIN_GRACE_S) -> None:
+        """Finish what is voted and what is with the writers, then end all connections. The storages stay open.
+
+        Whoever has nothing voted is cut off at once; those who have are given `grace_s` to finish.
+        """
+        for coordinator in self.storages.values():
+            coordinator.refuse_votes("the server is stopping")
+        for connection in list(self.connections):
+            if not any(coordinator.is_in_doubt(connection) for coordinator in self.storages.values()):
+                connection.disconnect("the server is stopping")
+        quiet = await asyncio.gather(*(coordinator.quiet(grace_s) for coordinator in self.storages.values()))
+        if not all(quiet):
+            _log.warning("clients that voted did not finish within %g seconds: their transactions are aborted", grace_s)
+        for coordinator in self.storages.values():
+            await coordinator.close()
+        await self._end_connections()
+
+    async def _end_connections(self) -> None:
+        for connection in list(self.connections):
+            connection.disconnect("the server is stopping")
+        if self.connections:
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), CLOSE_GRACE_S)
+        for connection in list(self.connections):
+            connection.abort()

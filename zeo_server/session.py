@@ -1,0 +1,282 @@
+"""One connection: the asyncio protocol around the wire's session.
+
+Requests are handled in `data_received`, one after the other, by plain functions: no task, no future, no log line on
+the way of a load. All replies of one read leave in one write. Everything that goes to the peer goes through `send`, in
+the order of the calls, since the order of the stream is what clients rely on (invariant 3).
+
+A peer that sends faster than it reads is not read from until it has caught up; one that does not even read what is
+pushed to it is cut off.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Iterator
+from itertools import chain
+from typing import cast
+
+from zeo_core.errors import ConflictError, POSKeyError, ReadOnlyError, ZeodError
+from zeo_core.ids import Tid
+from zeo_core.storage import ServedStorage
+from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusRequested
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.commit.transaction import Answer
+from zeo_server.handlers import HANDLERS
+from zeo_server.service import CLOSE_GRACE_S, Service
+from zeo_server.status import status_json
+
+__all__ = ["BACKLOG_MAX_BYTES", "HIGH_WATER_BYTES", "SLICE", "ServerSession"]
+
+HIGH_WATER_BYTES = 1024 * 1024
+"""Unsent bytes from which on no more requests are taken from a peer until it has read some."""
+
+BACKLOG_MAX_BYTES = 64 * 1024 * 1024
+"""Unsent bytes, of invalidations mostly, at which a peer is cut off: when it comes back it asks what it missed."""
+
+SLICE = 100
+"""Requests of one peer that are handled before others get their turn: about 1 ms of loads."""
+
+_EVERYDAY = (ConflictError, POSKeyError, ReadOnlyError)  # everyday errors of a client; no line in the server's log
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+_log = logging.getLogger("zeo_server.session")
+
+
+class ServerSession(asyncio.Protocol):
+    """One client's connection, from accept to close."""
+
+    coordinator: Coordinator
+    storage: ServedStorage
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self.label = "a new connection"
+        self.read_only = True
+        self._service = service
+        self._loop = loop
+        self._wire = Session(Role.SERVER)
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._receiving = False  # replies gather in _out until the events of one read are handled
+        self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
+        self._paused = False  # the peer does not read as fast as we write
+        self._registered = False
+        self._ended = False
+        self._transport: asyncio.Transport
+
+    # -- what asyncio calls -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
+        self.label = _peer_name(transport)
+        stream.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._service.enter(self)
+        stream.write(self._wire.greeting())
+
+    def data_received(self, data: bytes) -> None:
+        """Handle what arrived."""
+        events = self._wire.receive(data)
+        self._handle(events if self._events is None else chain(self._events, events))
+
+    def pause_writing(self) -> None:
+        """Take no more requests: the peer has to read first."""
+        self._paused = True
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has caught up."""
+        self._paused = False
+        self._loop.call_soon(self._go_on)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Free everything, if that is not done yet."""
+        self._leave("disconnected" + (f": {exc}" if exc else ""), logging.INFO if self._registered else logging.DEBUG)
+        self._service.exit(self)
+
+    # -- what handlers and the coordinator call --------------------------------------------------------------------
+
+    def register(self, storage: str, read_only: bool) -> Tid:
+        """Choose the storage; see Service.choose. From here on the client is told of every commit."""
+        coordinator = self._service.choose(storage, read_only)
+        self.coordinator, self.storage = coordinator, coordinator.storage
+        self.read_only = read_only
+        self._wire.registered()
+        self._registered = True
+        coordinator.join(self)
+        _log.info("%s: connected to storage %s%s", self.label, storage, ", reading only" if read_only else "")
+        return self.storage.last_tid()
+
+    def rename(self, label: str) -> None:
+        """Show `label` in log lines about this client."""
+        self.label = f"{label} {_peer_name(self._transport)}"
+
+    def send(self, frame: bytes) -> None:
+        """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
+        if self._receiving:
+            self._out.append(frame)
+            self._out_bytes += len(frame)
+        else:
+            self._write(frame)
+
+    def disconnect(self, reason: str) -> None:
+        """End the connection with one log line; what is queued is still delivered, if the peer takes it soon."""
+        self._end(reason, logging.WARNING)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    # -- handling ---------------------------------------------------------------------------------------------------
+
+    def _handle(self, events: Iterator[Event]) -> None:
+        """Handle events until there are none left, the peer has to read first, or it is the others' turn."""
+        self._receiving = True
+        self._events = None
+        left = SLICE
+        for event in events:
+            if event.__class__ is Request:
+                self._request(event)
+            else:
+                self._other(event)
+            left -= 1
+            if not left or (self._out_bytes > HIGH_WATER_BYTES and self._must_wait()):
+                self._events = events
+                break
+        self._receiving = False
+        self._flush()
+        if self._events is not None and not self._ended:
+            self._update_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._ended or self._paused:
+            return
+        if self._events is not None:
+            self._handle(self._events)
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._paused or self._events is not None:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _request(self, request: Request) -> None:
+        message_id, method, args, one_way = request
+        handler = HANDLERS[method]
+        try:
+            if handler.writes and self.read_only:
+                raise ReadOnlyError("this client is connected for reading only")  # noqa: TRY301
+            if handler.later:
+                handler.call(self, self._answer_to(message_id, one_way), *args)
+                return
+            result = handler.call(self, *args)
+        except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
+            self._failed(request, error)
+        else:
+            if not one_way:
+                self._reply(message_id, result)
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        known = isinstance(error, ZeodError | ValueError)
+        if not known:
+            _log.error("%s: %s failed", self.label, request.method, exc_info=error)
+        if not request.one_way:
+            if known and not isinstance(error, _EVERYDAY):
+                _log.info("%s: %s refused: %s", self.label, request.method, error)
+            self._reply(request.message_id, error)
+        elif not isinstance(error, ReadOnlyError):  # a reader's stores come to nothing: its vote is refused
+            self.disconnect(f"{request.method}, a call without reply, failed: {error}")
+
+    def _reply(self, message_id: object, outcome: object) -> None:
+        """Send a reply, or an error reply for an exception."""
+        try:
+            if isinstance(outcome, BaseException):
+                frame = self._wire.error(message_id, outcome)
+            else:
+                frame = self._wire.reply(message_id, outcome)
+        except (ValueError, TypeError, OverflowError) as error:
+            # The id is the peer's and may nest deeper than msgpack packs; without a reply the stream is of no use.
+            self.disconnect(f"a reply cannot be encoded: {error}")
+        else:
+            self.send(frame)
+
+    def _answer_to(self, message_id: object, one_way: bool) -> Answer:
+        def answer(outcome: object) -> None:
+            if not (one_way or self._ended):
+                self._reply(message_id, outcome)
+
+        return answer
+
+    def _other(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            self.disconnect(str(event.error))
+        elif isinstance(event, StatusRequested):
+            self.send(self._wire.status(status_json(self._service.status())))
+            self._end("asked for the status", logging.DEBUG)
+
+    # -- writing and ending -----------------------------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        """Write the replies so far; tell whether the peer takes no more of them at present."""
+        self._flush()
+        return self._paused
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_bytes = 0
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._transport.write(data)
+        if self._paused and self._transport.get_write_buffer_size() > BACKLOG_MAX_BYTES:
+            # not here: the coordinator may be in the middle of telling everybody
+            self._loop.call_soon(self._cut_off)
+
+    def _cut_off(self) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        if self._leave(f"reads too slowly: {waiting} bytes wait for it", logging.WARNING):
+            self._transport.abort()
+
+    def _end(self, reason: str, level: int) -> None:
+        self._flush()
+        if self._leave(reason, level):
+            self._transport.close()
+            self._loop.call_later(CLOSE_GRACE_S, self._transport.abort)
+
+    def _leave(self, reason: str, level: int) -> bool:
+        """Free all that this connection holds; tell whether that was still to do.
+
+        Every way in which a connection can end comes through here, once (lesson B17).
+        """
+        if self._ended:
+            return False
+        self._ended = True
+        self._events = None
+        self._wire.close()
+        if self._registered:
+            self.coordinator.leave(self)
+        _log.log(level, "%s: %s", self.label, reason)
+        return True
+
+
+def _peer_name(transport: asyncio.BaseTransport) -> str:
+    """Return host:port, or the process at the other end of a Unix socket."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+    connected = transport.get_extra_info("socket")
+    try:
+        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        pid, uid, _gid = _PEER_CREDENTIALS.unpack(credentials)
+    except (AttributeError, OSError):
+        return "a local process"  # the platform does not tell
+    return f"process {pid} of user {uid}"
