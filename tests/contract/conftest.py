@@ -1,0 +1,32 @@
+"""Fixtures: every kind of storage, one after the other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.storages import KINDS, Kind
+from zeo_core.zodb import ZODBStorage
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage."""
+    kind: Kind = request.param
+    with kind.open(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind.iterates], ids=lambda kind: kind.name)
+def logged_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage whose log can be walked."""
+    kind: Kind = request.param
+    with kind.open(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind.keeps], ids=lambda kind: kind.name)
+def keeping_kind(request: pytest.FixtureRequest) -> Kind:
+    """A kind of storage that outlives its process."""
+    kind: Kind = request.param
+    return kind
