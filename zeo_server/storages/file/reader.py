@@ -24,6 +24,7 @@ from zeo_server.storages.file.format import (
 __all__ = ["Descriptor", "Reader", "RecordHeader"]
 
 _PAGE = 4096  # most records are smaller; a page from the cache costs 0.3 us more than a header alone
+_LARGE = 1 << 20
 _unpack = DATA_HEADER.unpack_from
 _pread = os.pread
 
@@ -160,6 +161,8 @@ class Reader:
         return header.size
 
     def _read(self, position: int, size: int) -> bytes:
+        if size > _LARGE and position + size > os.fstat(self.descriptor.fd).st_size:
+            self._fail(position, f"{size} bytes expected, more than the file has")  # rather than allocate them
         data = _pread(self.descriptor.fd, size, position)
         if len(data) == size:
             return data
