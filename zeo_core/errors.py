@@ -16,6 +16,9 @@
     |  +- CommitInDoubtError            it went away between tpc_finish and its reply: the outcome is unknown
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
+    +- ConnectionStateError             a database or connection was used while closed, or closed while in use
+    +- StateLoadError                   an object's record was found, but its state could not be made from it
+    +- UnpicklableError (TypeError)     an object cannot be stored: something in its state has no pickle
     +- ConfigurationError               a configuration file, option or address that cannot be used
     +- ProtocolError
        +- LocalProtocolError            our side broke the rules: a bug here
@@ -25,18 +28,20 @@ A ConflictError and a ClientDisconnected are `transaction.interfaces.TransientEr
 `transaction` look for. A CommitInDoubtError is no TransientError: to retry it could apply a change twice.
 """
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from transaction.interfaces import TransientError
 
-from zeo_core.ids import Oid, Tid, oid_repr, tid_repr
+from zeo_core.ids import Oid, Tid, is_id, oid_repr, tid_repr
 
 __all__ = [
     "ClientDisconnected",
     "CommitInDoubtError",
     "ConfigurationError",
     "ConflictError",
+    "ConnectionStateError",
     "FileFormatError",
     "FileLockedError",
     "InvalidObjectReference",
@@ -48,10 +53,12 @@ __all__ = [
     "RecordFormatError",
     "RemoteProtocolError",
     "ServerError",
+    "StateLoadError",
     "StorageClosedError",
     "StorageError",
     "StorageFullError",
     "StorageTransactionError",
+    "UnpicklableError",
     "ZeodError",
     "from_wire",
     "to_wire",
@@ -227,11 +234,44 @@ class ServerError(ZeodError):
         self.name, self.arguments = name, arguments
 
     def __str__(self) -> str:
-        return f"the server reported {self.name}{self.arguments!r}"
+        return f"the server reported {self.name[:100]}: {_shown.repr(self.arguments)}"
 
 
 class InvalidObjectReference(ZeodError):
     """A stored object refers to a persistent object of another database, or of another connection."""
+
+
+class ConnectionStateError(ZeodError):
+    """A database or a connection was used while it is closed, or closed in the middle of a transaction."""
+
+
+class StateLoadError(ZeodError):
+    """The record of the object `oid`, of class `class_name`, is there, but its state could not be made from it.
+
+    `reason` is the error behind it, which is also the exception's cause: often one raised by the class's own code.
+    """
+
+    def __init__(self, class_name: str, oid: Oid | None, reason: str) -> None:
+        super().__init__(class_name, oid, reason)
+        self.class_name, self.oid, self.reason = class_name, oid, reason
+
+    def __str__(self) -> str:
+        return f"cannot load the state of {self.class_name} with oid {oid_repr(self.oid)}: {self.reason}"
+
+
+class UnpicklableError(ZeodError, TypeError):
+    """The object `oid` of class `class_name` cannot be stored.
+
+    `path` leads from the object to the value at fault, such as ".items['x']"; it is empty if that could not be found.
+    """
+
+    def __init__(self, class_name: str, oid: Oid | None, path: str, reason: str) -> None:
+        super().__init__(class_name, oid, path, reason)
+        self.class_name, self.oid, self.path, self.reason = class_name, oid, path, reason
+
+    def __str__(self) -> str:
+        where = f", at {self.path}" if self.path else ""
+        return f"cannot store {self.class_name} with oid {oid_repr(self.oid)}{where}: {self.reason}"
 
 
 class ConfigurationError(ZeodError):
@@ -251,42 +291,74 @@ class RemoteProtocolError(ProtocolError):
 
 
 _Map = Mapping[str, Any]
+_Scalar = bytes | str | int | float | None
+
+_shown = reprlib.Repr()  # what a peer sent may be long, or nested too deep for repr
+_shown.maxlevel, _shown.maxstring, _shown.maxother = 4, 500, 100
 
 
 def to_wire(error: BaseException) -> tuple[str, Sequence[object] | _Map]:
     """Return (dotted class name, arguments) as an M5 error reply carries them.
 
-    A conflict travels as its attributes; everything else as its `args`, reduced to text where msgpack could not carry
-    them. Classes without a name on the wire travel under their own, which a ZEO client shows as a ServerException.
+    A conflict travels as its attributes, all of which a ZEO client asks for; everything else as its `args`, reduced to
+    text where msgpack could not carry them. Classes without a name on the wire travel under their own or their base's,
+    which a ZEO client shows as a ServerException.
     """
     cls = type(error)
     name = getattr(cls, "wire_name", None) or f"{cls.__module__}.{cls.__qualname__}"
     if isinstance(error, ConflictError):
-        attributes = {
-            "message": error.message,
-            "oid": error.oid,
-            "serials": error.serials,
-            "class_name": error.class_name,
+        serials = None if error.serials is None else [_carried(serial) for serial in error.serials]
+        return name, {
+            "message": _carried(error.message),
+            "oid": _carried(error.oid),
+            "serials": serials,
+            "class_name": _carried(error.class_name),
         }
-        return name, {key: value for key, value in attributes.items() if value is not None}
     if isinstance(error, FileFormatError | FileLockedError | StorageFullError):
-        return name, [str(error)]
-    return name, [arg if isinstance(arg, bytes | str | int | None) else str(arg) for arg in error.args]
+        return name, [_carried(str(error))]
+    return name, [_carried(arg) for arg in error.args]
+
+
+def _carried(value: object) -> object:
+    """Return `value`, or the nearest text, as msgpack can carry it."""
+    if isinstance(value, bytes | float | None) or (isinstance(value, int) and -(2**63) <= value < 2**64):
+        return value
+    # a file name that is no UTF-8 has lone surrogates in Python
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def from_wire(name: object, arguments: object) -> Exception:
-    """Return the exception that an error reply stands for: a class known here, or a ServerError."""
+    """Return the exception that an error reply stands for: a class known here, or a ServerError.
+
+    Whatever a peer sends, this does not raise, nor does the `str` of what it returns: arguments that do not fit the
+    class make a ServerError that shows them.
+    """
     cls = _by_wire_name.get(name) if isinstance(name, str) else None
-    try:
-        if cls is None:
-            return ServerError(str(name), arguments)
-        if issubclass(cls, ConflictError) and isinstance(arguments, Mapping):
-            known = ("message", "oid", "serials", "class_name")
-            return cls(**{key: arguments[key] for key in known if key in arguments})
-        if isinstance(arguments, Mapping):
-            return cls(*arguments.values())
-        if isinstance(arguments, Sequence) and not isinstance(arguments, str | bytes):
-            return cls(*arguments)
-    except TypeError:
-        pass  # the peer's arguments do not fit the class: show them instead
-    return ServerError(str(name), arguments)
+    if cls is None:
+        return ServerError(name if isinstance(name, str) else _shown.repr(name), arguments)
+    if issubclass(cls, ConflictError):
+        known = _conflict_arguments(arguments)
+        return ServerError(str(name), arguments) if known is None else cls(*known)
+    if isinstance(arguments, Mapping):
+        arguments = tuple(arguments.values())
+    if not isinstance(arguments, list | tuple) or not all(isinstance(value, _Scalar) for value in arguments):
+        return ServerError(str(name), arguments)
+    if cls is POSKeyError and not (len(arguments) == 1 and is_id(arguments[0])):
+        return ServerError(str(name), arguments)
+    return cls(*arguments)
+
+
+def _conflict_arguments(arguments: object) -> tuple[Any, ...] | None:
+    """Return message, oid, serials and class name of a conflict, None if they are not what they must be."""
+    if isinstance(arguments, Mapping):
+        message, oid, serials, class_name = map(arguments.get, ("message", "oid", "serials", "class_name"))
+    elif isinstance(arguments, list | tuple) and len(arguments) <= 4:
+        message, oid, serials, class_name = *arguments, *[None] * (4 - len(arguments))
+    else:
+        return None
+    if serials is not None:
+        if not isinstance(serials, list | tuple) or len(serials) != 2 or not all(map(is_id, serials)):
+            return None
+        serials = tuple(serials)
+    texts_fit = all(isinstance(text, str | None) for text in (message, class_name))
+    return (message, oid, serials, class_name) if texts_fit and (oid is None or is_id(oid)) else None

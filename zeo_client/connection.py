@@ -1,0 +1,273 @@
+"""A Connection: the objects of a database as one transaction sees them."""
+
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import transaction as transaction_package
+from persistent import PickleCache
+
+from zeo_client.commit import Commit
+from zeo_client.root import Root
+from zeo_client.serialize import ObjectReader, dotted_name
+from zeo_client.snapshot import Snapshot
+from zeo_core.errors import ConnectionStateError, InvalidObjectReference
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, oid_repr
+
+if TYPE_CHECKING:
+    from zeo_client.db import DB
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """Loads objects, keeps them in a cache, and commits what was changed. `DB.open` makes connections.
+
+    To `persistent` it is a data manager (`_p_jar`), to `transaction` a resource and a synchronizer. All that it loads
+    in a transaction is of one state of the database; it moves on to the newest state when a transaction begins and
+    when one ends. One thread at a time may use a connection and its objects.
+    """
+
+    def __init__(self, db: "DB", cache_size: int, cache_size_bytes: int) -> None:
+        self._db = db
+        self._storage = db.storage
+        self._snapshot = Snapshot(db.storage, db.hub)
+        self._cache = PickleCache(self, cache_size, cache_size_bytes)
+        self._reader = ObjectReader(self, self._cache, db.class_finder(self))
+        self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
+        self._joined = False
+        self._explicit = False
+        self.transaction_manager: Any = None
+        self.opened: float | None = None
+        """When DB.open gave this connection out (time.time()), None while it is closed."""
+
+    def __repr__(self) -> str:
+        state = "open" if self.opened else "closed"
+        return f"<{state} Connection to {self._db.database_name!r} at {id(self):#x}>"
+
+    # -- for applications --------------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Root:
+        """The database's root: `conn.root()` is the mapping, `conn.root.name` one of its items."""
+        return Root(self.get(ROOT_OID))
+
+    def get(self, oid: Oid) -> Any:
+        """Return the object with this oid; POSKeyError if there is none."""
+        if self.opened is None:
+            self._refuse(f"get object {oid_repr(oid)}")
+        obj = self._cache.get(oid)
+        if obj is None:
+            obj = self._commit.new_object(oid)
+        if obj is None:
+            data, _ = self._snapshot.load(oid)
+            obj = self._reader.ghost(oid, data)
+            self._cache.new_ghost(oid, obj)
+        return obj
+
+    def __getitem__(self, oid: Oid) -> Any:
+        return self.get(oid)
+
+    def add(self, obj: Any) -> None:
+        """Store `obj` with the transaction, also if nothing refers to it; it has its `_p_oid` from now on.
+
+        TypeError if it is not persistent, InvalidObjectReference if it belongs to another connection.
+        """
+        if self.opened is None:
+            self._refuse("add an object")
+        if not hasattr(obj, "_p_oid"):
+            raise TypeError(f"only persistent objects can be added to a connection, not a {dotted_name(obj)}")
+        if obj._p_jar is None:
+            self._join()
+            self._commit.adopt(obj)
+            self._commit.register(obj)
+        elif obj._p_jar is not self:
+            raise InvalidObjectReference(
+                f"{dotted_name(obj)} with oid {oid_repr(obj._p_oid)} cannot be added to {self!r}:"
+                f" it belongs to {obj._p_jar!r}"
+            )
+
+    def readCurrent(self, ob: Any) -> None:  # noqa: N802 - ZODB's name, as all of this kind below
+        """Let the transaction fail with a ReadConflictError if `ob` is changed by another before this one commits.
+
+        For an object that decided what this transaction changes elsewhere. Nothing is checked if it changes nothing.
+        """
+        if ob._p_serial != ZERO_TID:
+            self._commit.read_current(ob._p_oid, ob._p_serial)
+
+    def sync(self) -> None:
+        """Begin a new transaction, abandoning the changes of this one, and so see the database's newest state."""
+        if self.opened is None:
+            self._refuse("sync")
+        self.transaction_manager.begin()
+
+    def cacheMinimize(self) -> None:  # noqa: N802
+        """Make all unchanged objects ghosts."""
+        self._cache.minimize()
+
+    def cacheGC(self) -> None:  # noqa: N802
+        """Make the objects that were not used for the longest time ghosts, down to the cache's size."""
+        self._cache.incrgc()
+
+    def isReadOnly(self) -> bool:  # noqa: N802
+        """Tell whether the storage refuses all changes."""
+        if self.opened is None:
+            self._refuse("ask whether it is read-only")
+        return self._storage.read_only()
+
+    def db(self) -> "DB":
+        """Return the database."""
+        return self._db
+
+    def get_connection(self, database_name: str) -> "Connection":
+        """Return the connection to the database of that name in the same transaction; only this one's own, so far."""
+        if database_name == self._db.database_name:
+            return self
+        raise InvalidObjectReference(
+            f"the database {database_name!r} is not open beside {self._db.database_name!r},"
+            " and an object of it was asked for"
+        )
+
+    def close(self) -> None:
+        """Give the connection back to the database's pool, with the objects in its cache.
+
+        ConnectionStateError if there are changes: commit or abort first. Harmless when repeated.
+        """
+        if self._joined:
+            raise ConnectionStateError(
+                f"{self!r} cannot be closed: it has uncommitted changes; commit or abort its transaction first"
+            )
+        if self.opened is None:
+            return
+        self._cache.incrgc()
+        self._leave()
+        # From here on another thread may have it.
+        self._db.put_back(self)
+
+    # -- for the database --------------------------------------------------------------------------------------------
+
+    def open(self, transaction_manager: Any = None) -> None:
+        """Begin a new life in the hands of a user; DB.open calls this."""
+        if transaction_manager is None:
+            # The thread's own manager, and not the name that means another one in each thread: close may be called
+            # from another.
+            transaction_manager = transaction_package.manager.manager
+        self.transaction_manager = transaction_manager
+        self._explicit = getattr(transaction_manager, "explicit", False)
+        if not self._explicit:
+            self._move_on()
+        transaction_manager.registerSynch(self)
+        self.opened = time.time()
+
+    def release(self) -> None:
+        """End for good, abandoning changes: the database is closed, or has enough connections in its pool."""
+        if self.opened is not None:
+            self._explicit = True  # the abort is not to begin anything new
+            self.transaction_manager.abort()
+            self._leave()
+        self._db.hub.unregister(self._snapshot)
+        self._cache.minimize()
+
+    @property
+    def cached(self) -> int:
+        """How many objects have their state in memory."""
+        count: int = self._cache.cache_non_ghost_count
+        return count
+
+    def _leave(self) -> None:
+        self.transaction_manager.unregisterSynch(self)
+        self.transaction_manager = None
+        self.opened = None
+
+    def _refuse(self, action: str) -> NoReturn:
+        raise ConnectionStateError(f"cannot {action}: {self!r} is closed; open a new one with DB.open()")
+
+    # -- for persistent and for the pickling of objects ----------------------------------------------------------------
+
+    def setstate(self, obj: Any) -> None:
+        """Load the state of a ghost."""
+        oid = obj._p_oid
+        if self.opened is None:
+            self._refuse(f"load the state of {dotted_name(obj)} with oid {oid_repr(oid)}")
+        data, serial = self._snapshot.load(oid)
+        self._reader.set_state(obj, data)
+        obj._p_serial = serial
+        size = len(data)
+        self._cache.update_object_size_estimation(oid, size)
+        obj._p_estimated_size = size
+
+    def register(self, obj: Any) -> None:
+        """Take note that `obj` is about to be changed for the first time in this transaction."""
+        if not self._joined:
+            # Before the object is noted: joining may take a savepoint, which must not have the change.
+            self._join()
+        self._commit.register(obj)
+
+    def _join(self) -> None:
+        if not self._joined:
+            if self.transaction_manager is None:
+                self._refuse("change an object")
+            self.transaction_manager.get().join(self)
+            self._joined = True
+
+    def new_oid(self) -> Oid:
+        """Return a fresh oid."""
+        return self._storage.new_oid()
+
+    def adopt(self, obj: Any, oid: Oid | None = None) -> Oid:
+        """Give a new object an oid and this connection; until it is committed, an abort takes both away again."""
+        return self._commit.adopt(obj, oid)
+
+    # -- for transaction: a resource -----------------------------------------------------------------------------------
+
+    def sortKey(self) -> str:  # noqa: N802
+        """Return the text that puts the resources of a transaction into the same order everywhere."""
+        return f"{self._storage.name()}:{id(self)}"
+
+    def tpc_begin(self, transaction: Any) -> None:
+        """Begin the commit."""
+        self._commit.begin(transaction)
+
+    def commit(self, transaction: Any) -> None:
+        """Store what was changed; ConflictError where the storage finds out at once."""
+        self._commit.store()
+
+    def tpc_vote(self, transaction: Any) -> None:
+        """Ask for the storage's promise; ConflictError, ReadConflictError."""
+        self._commit.vote()
+
+    def tpc_finish(self, transaction: Any) -> None:
+        """Commit for good."""
+        self._commit.finish()
+        self._joined = False
+
+    def tpc_abort(self, transaction: Any) -> None:
+        """Forget all changes, in whatever phase of the commit."""
+        self.abort(transaction)
+
+    def abort(self, transaction: Any) -> None:
+        """Forget all changes; new objects lose `_p_oid` and `_p_jar`."""
+        self._joined = False
+        self._commit.abort()
+
+    # -- for transaction: a synchronizer -------------------------------------------------------------------------------
+
+    def beforeCompletion(self, transaction: Any) -> None:  # noqa: N802
+        """Do nothing."""
+
+    def newTransaction(self, transaction: Any) -> None:  # noqa: N802
+        """See the newest state of the database from now on."""
+        self._move_on()
+
+    def afterCompletion(self, transaction: Any) -> None:  # noqa: N802
+        """See the newest state from now on, too: not everybody begins transactions explicitly."""
+        if not self._explicit:
+            self._move_on()
+        self._cache.incrgc()
+
+    def _move_on(self) -> None:
+        self._commit.forget_reads()
+        changed = self._snapshot.advance()
+        if changed is None:
+            changed = self._cache.cache_data
+        if changed:
+            self._cache.invalidate(list(changed))

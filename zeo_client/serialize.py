@@ -1,0 +1,323 @@
+"""Objects to records and back, byte for byte as ZODB does it; zeo_core.record describes what a record looks like.
+
+Writing gives every persistent object that is met for the first time an oid and puts it in line to be written too: new
+objects are found because they can be reached. Reading makes ghosts for the persistent objects that a state refers to.
+"""
+
+import contextlib
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Final, Protocol
+
+from persistent import Persistent
+from persistent.wref import WeakRef, WeakRefMarker
+from transaction.interfaces import TransientError
+from zodbpickle import pickle
+
+from zeo_client.broken import Broken, BrokenPickler, persistent_broken
+from zeo_client.unpicklable import unpicklable_path
+from zeo_core.errors import InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
+from zeo_core.ids import Oid, oid_repr
+
+__all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name"]
+
+PROTOCOL: Final = 3
+"""The pickle protocol of all records."""
+
+FindClass = Callable[[str, str], Any]
+"""Returns the class, or the placeholder, for a module and a name."""
+
+# Asked for each part of a state; most parts are of these types, and a set answers in half of isinstance's time.
+_PLAIN: Final = frozenset({str, int, dict, list, tuple, float, bool, bytes, type(None), set, frozenset})
+_MAY_BE_PERSISTENT: Final = (Persistent, type, WeakRef)
+
+
+class Jar(Protocol):
+    """What reading and writing need of a Connection."""
+
+    def adopt(self, obj: Any) -> Oid:
+        """Give a new object an oid, and this connection as its own."""
+
+    def get(self, oid: Oid) -> Any:
+        """Return the object with this oid, loading its class from its record."""
+
+    def get_connection(self, database_name: str) -> Any:
+        """Return the connection to another database; InvalidObjectReference if there is none."""
+
+    def db(self) -> Any:
+        """Return the database."""
+
+
+def dotted_name(obj: object) -> str:
+    """Return the module and name of an object's class."""
+    cls = type(obj)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _belonging(jar: Any) -> str:
+    """Say to what an object belongs, for an error's text."""
+    try:
+        return f"a connection to the database {jar.db().database_name!r} ({jar!r})"
+    except AttributeError:
+        return repr(jar)
+
+
+class _Chunks(list[bytes]):
+    """A file for a pickler: keeps what is written, which with the fast pickler is one piece for each pickle."""
+
+    __slots__ = ()
+    write = list.append
+
+
+class _Source(BytesIO):
+    """A file for an unpickler that lets it look ahead, so that it reads all at once and not byte by byte."""
+
+    def peek(self, _size: int) -> bytes:
+        """Return what was not yet read."""
+        return self.getvalue()[self.tell() :]
+
+
+class ObjectWriter:
+    """Serializes the objects of one connection.
+
+    `new` collects the objects that got an oid on the way, because they were met for the first time; whoever calls
+    `serialize` takes them from the end and serializes them too, until none is left.
+    """
+
+    def __init__(self, jar: Jar) -> None:
+        self.new: list[Any] = []
+        self._jar = jar
+        self._chunks = _Chunks()
+        self._current: Any = None  # the object that is being serialized, for errors
+        self._pickler = pickle.Pickler(self._chunks, PROTOCOL)
+        self._pickler.persistent_id = self._persistent_id
+
+    def serialize(self, obj: Any) -> bytes:
+        """Return the object's record.
+
+        UnpicklableError, naming the attribute, if something in its state has no pickle; InvalidObjectReference if it
+        refers to an object of another connection.
+        """
+        metadata = _class_metadata(obj)
+        state = obj.__getstate__()
+        self._current = obj
+        try:
+            return self._dump(self._pickler, metadata, state)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            return self._dump_with_care(metadata, state, error)
+        finally:
+            self._current = None
+
+    def _dump(self, pickler: Any, metadata: object, state: object) -> bytes:
+        chunks = self._chunks
+        try:
+            # Both pickles share a memo: the state names classes that the metadata have named already by number.
+            pickler.clear_memo()
+            pickler.dump(metadata)
+            pickler.dump(state)
+            return b"".join(chunks)
+        finally:
+            chunks.clear()
+            pickler.clear_memo()  # it would keep the state alive until the next object
+
+    def _dump_with_care(self, metadata: object, state: object, error: Exception) -> bytes:
+        """Try again with the pickler that knows placeholders; if that fails too, find out what is at fault."""
+        pickler = BrokenPickler(self._chunks, PROTOCOL)
+        pickler.persistent_id = self._persistent_id
+        try:
+            return self._dump(pickler, metadata, state)
+        except ZeodError:
+            raise
+        except Exception:  # noqa: BLE001 - of the two, the fast pickler's error is the one that users know
+            path = unpicklable_path(state, _can_be_pickled)
+        obj = self._current
+        raise UnpicklableError(dotted_name(obj), obj._p_oid, path, f"{type(error).__name__}: {error}") from error
+
+    def _persistent_id(self, obj: Any) -> object:
+        """Return the reference to write in the place of `obj`, None for what is written itself."""
+        cls: Any = type(obj)
+        if cls in _PLAIN or not isinstance(obj, _MAY_BE_PERSISTENT):
+            return None
+        return self._reference(obj, cls)
+
+    def _reference(self, obj: Any, cls: type) -> object:
+        try:
+            oid = obj._p_oid
+        except AttributeError:
+            return None
+        if oid is None:
+            oid = self._jar.adopt(obj)
+            self.new.append(obj)
+        elif not isinstance(oid, bytes):
+            if oid is WeakRefMarker:
+                return self._weak_reference(obj)
+            if hasattr(oid, "__get__"):  # a class whose instances are persistent, not a persistent class
+                return None
+        elif obj._p_jar is not self._jar:
+            self._refuse_foreign(obj, oid)
+        # The arguments of __new__ stand in the object's own record, so a reference cannot make the ghost alone.
+        return oid if hasattr(cls, "__getnewargs__") else (oid, cls)
+
+    def _weak_reference(self, reference: Any) -> list[Any]:
+        oid = reference.oid
+        if oid is None:
+            # Made when its target was new. The target is stored too: presumably someone will refer to it strongly.
+            target = reference()
+            oid = target._p_oid
+            if oid is None:
+                oid = self._jar.adopt(target)
+                self.new.append(target)
+            reference.oid = oid
+            reference.dm = target._p_jar
+            reference.database_name = reference.dm.db().database_name
+        if getattr(reference, "dm", None) is self._jar:  # without dm it came from a database that is not open here
+            return ["w", (oid,)]
+        return ["w", (oid, reference.database_name)]
+
+    def _refuse_foreign(self, obj: Any, oid: Oid) -> None:
+        current = self._current
+        raise InvalidObjectReference(
+            f"{dotted_name(current)} with oid {oid_repr(current._p_oid)}, of {_belonging(self._jar)},"
+            f" refers to {dotted_name(obj)} with oid {oid_repr(oid)}, of {_belonging(obj._p_jar)};"
+            " an object belongs to one connection: get it through this one (conn.get(oid) or from conn.root())"
+            " or store a copy"
+        )
+
+
+def _class_metadata(obj: Any) -> object:
+    """Return what stands in the record for the class."""
+    cls = type(obj)  # not __class__, which a proxy may fake
+    new_args = getattr(obj, "__getnewargs__", None)
+    oid = getattr(cls, "_p_oid", 0)
+    if (oid is None or isinstance(oid, bytes)) and cls.__module__:
+        # A class that is persistent itself goes by name, so that copies of the object find the class where they are.
+        return (cls.__module__, cls.__name__), None if new_args is None else new_args()
+    return cls if new_args is None else (cls, new_args())
+
+
+class _Trial(pickle.Pickler):
+    """Finds out whether something can be pickled; to persistent objects it only points."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        """Return some reference for an object that would be written as a reference."""
+        oid = getattr(obj, "_p_oid", 0) if isinstance(obj, _MAY_BE_PERSISTENT) else 0
+        return "reference" if oid is None or oid is WeakRefMarker or isinstance(oid, bytes) else None
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        _Trial(BytesIO(), PROTOCOL).dump(value)
+    except Exception:  # noqa: BLE001 - whatever a class's own code raises
+        return False
+    return True
+
+
+class _RecordUnpickler(pickle.Unpickler):
+    """Finds classes through a function given to the instance."""
+
+    __slots__ = ("find_class",)
+
+
+class ObjectReader:
+    """Reads records into the objects of one connection; `cache` is the connection's PickleCache."""
+
+    def __init__(self, jar: Jar, cache: Any, find_class: FindClass) -> None:
+        self._jar = jar
+        self._cache = cache
+        self._find_class = find_class
+        self._load_reference = self._reference_loader()
+
+    def ghost(self, oid: Oid, data: bytes) -> Any:
+        """Return a new object of the record's class, without its state; StateLoadError if it cannot be made."""
+        try:
+            metadata = self._unpickler(data).load()
+            cls, args = metadata if isinstance(metadata, tuple) else (metadata, None)
+            if isinstance(cls, tuple):
+                cls = self._find_class(*cls)
+            if issubclass(cls, Broken):
+                cls = persistent_broken(cls)
+            return cls.__new__(cls, *(args or ()))
+        except (ZeodError, TransientError):
+            raise
+        except Exception as error:
+            raise StateLoadError("an object", oid, f"{type(error).__name__}: {error}") from error
+
+    def set_state(self, obj: Any, data: bytes) -> None:
+        """Fill a ghost; StateLoadError if the record, or the class's own code, does not allow it."""
+        try:
+            unpickler = self._unpickler(data)
+            unpickler.load()  # the class's metadata: needed for the memo that the state goes on with
+            obj.__setstate__(unpickler.load())
+        except (ZeodError, TransientError):
+            raise
+        except Exception as error:
+            # Also because an AttributeError from here would look like an attribute that the object has not got.
+            raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
+
+    def _unpickler(self, data: bytes) -> Any:
+        unpickler = _RecordUnpickler(_Source(data))
+        unpickler.find_class = self._find_class
+        unpickler.persistent_load = self._load_reference
+        return unpickler
+
+    def _reference_loader(self) -> Callable[[Any], Any]:
+        """Return the function that the unpickler calls for each reference: a closure, because it is called so often."""
+        known, load_strong, load_other = self._cache.get, self._strong, self._other
+
+        def load_reference(reference: Any) -> Any:
+            if type(reference) is tuple:
+                oid, cls = reference
+                obj = known(oid)
+                return load_strong(oid, cls) if obj is None else obj
+            return load_other(reference)
+
+        return load_reference
+
+    def _strong(self, oid: Any, cls: Any) -> Any:
+        """Return the object for a reference that names its class, a ghost if it is not in the cache."""
+        if not isinstance(oid, bytes):
+            oid = _oid(oid)
+            if (obj := self._cache.get(oid)) is not None:
+                return obj
+        if isinstance(cls, tuple):
+            cls = self._find_class(*cls)
+        if issubclass(cls, Broken):
+            cls = persistent_broken(cls)
+        try:
+            obj = cls.__new__(cls)
+        except TypeError:
+            # The class has come to want arguments since the reference was written; its own record may have them.
+            return self._jar.get(oid)
+        self._cache.new_ghost(oid, obj)
+        return obj
+
+    def _other(self, reference: Any) -> Any:
+        """Return the object for all other kinds of reference."""
+        if isinstance(reference, bytes | str):
+            return self._jar.get(_oid(reference))
+        if len(reference) == 1:
+            return self._weak(*reference)
+        kind, args = reference
+        if kind == "w":
+            return self._weak(*args)
+        if kind in ("n", "m"):
+            # The class, if there is one, would save reading the record; who refers into other databases can afford it.
+            return self._jar.get_connection(args[0]).get(_oid(args[1]))
+        raise ValueError(f"persistent reference of an unknown kind: {reference!r:.100}")
+
+    def _weak(self, oid: Any, database_name: str | None = None) -> Any:
+        reference = WeakRef.__new__(WeakRef)
+        reference.oid = _oid(oid)
+        if database_name is None:
+            reference.dm = self._jar
+            return reference
+        reference.database_name = database_name
+        # A weak reference into a database that is not open looks like one whose target is gone.
+        with contextlib.suppress(InvalidObjectReference):
+            reference.dm = self._jar.get_connection(database_name)
+        return reference
+
+
+def _oid(oid: Any) -> Oid:
+    """Return an oid that Python 2 wrote as a string as the bytes that it is."""
+    return oid if isinstance(oid, bytes) else oid.encode("ascii")

@@ -1,0 +1,126 @@
+"""One state of the database for as long as a transaction lasts, and the hub that tells the views what has changed.
+
+Every Connection has a Snapshot: all that it loads is as of one tid. The DB has an InvalidationHub, which hears of each
+commit, its own and others', and notes in every snapshot which objects it changed. Only when its Connection says so, at
+a transaction's boundary, a snapshot moves on to the newest state and hands over what has to be loaded again (B40).
+"""
+
+import threading
+import weakref
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from zeo_core.errors import ReadConflictError
+from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor, tid_repr, unpack_id
+from zeo_core.storage import Loads
+
+__all__ = ["MAX_PENDING", "InvalidationHub", "Snapshot"]
+
+MAX_PENDING: Final = 100_000
+"""So many oids a snapshot takes note of before it takes everything for changed: a view that sleeps in the pool must not
+gather the whole database's history."""
+
+
+class Snapshot:
+    """The view of one Connection. One thread at a time uses it; the hub may write into it from any."""
+
+    def __init__(self, storage: Loads, hub: "InvalidationHub") -> None:
+        self._storage = storage
+        self._load_before = storage.load_before
+        self._lock = hub.lock
+        self._known: Tid = ZERO_TID  # the last transaction whose changes are in _pending or were handed over
+        self._pending: set[Oid] | None = None  # None: anything may have changed
+        self._start: Tid = ZERO_TID
+        # Before last_tid is read for the first time: no commit may fall between the two (B41).
+        hub.register(self)
+
+    @property
+    def start(self) -> Tid:
+        """The tid before which this view loads: the successor of the last transaction it shows."""
+        return self._start
+
+    def advance(self) -> Collection[Oid] | None:
+        """Move on to the newest state; return the oids that changed since the last move, None if any may have.
+
+        The new start and the set handed over are chosen under one lock, so they belong together (B5). The storage's
+        last tid is read before that: all up to it has been noted by then (B4), and more of what is noted does no harm.
+        """
+        last = self._storage.last_tid()
+        with self._lock:
+            if last > self._known:
+                # It moved without announcing what changed: a connection that was lost and renewed, or somebody who
+                # writes to the storage behind the DB's back. invalidateCache says so too, but it may have been
+                # answered by a move to the old state between the call and the new last tid (B9).
+                self._known, self._pending = last, None
+            changed, self._pending = self._pending, set()
+            self._start = successor(self._known)
+        return changed
+
+    def load(self, oid: Oid) -> tuple[bytes, Tid]:
+        """Return the data and the serial of an object as of this snapshot.
+
+        POSKeyError if the storage has no such object; ReadConflictError if it has one, but not of that time.
+        """
+        revision = self._load_before(oid, self._start)
+        if revision is None:
+            raise ReadConflictError(self._not_of_that_time(oid), oid=oid)
+        return revision[0], revision[1]
+
+    def _not_of_that_time(self, oid: Oid) -> str:
+        if self._start <= successor(ZERO_TID):
+            return f"object {oid_repr(oid)} is newer than this empty state of the database"
+        seen = (unpack_id(self._start) - 1).to_bytes(8, "big")
+        return (
+            f"object {oid_repr(oid)} has no revision as of {tid_repr(seen)}, the state that this transaction reads:"
+            " the revision was packed away meanwhile, or the object is newer; begin a new transaction"
+        )
+
+    def note(self, tid: Tid, oids: Collection[Oid]) -> None:
+        """Take note of a transaction; the hub calls it, holding the lock."""
+        if tid > self._known:
+            self._known = tid
+        if self._pending is not None:
+            self._pending.update(oids)
+            if len(self._pending) > MAX_PENDING:
+                self._pending = None
+
+    def note_everything(self) -> None:
+        """Take note that anything may have changed; the hub calls it, holding the lock."""
+        self._pending = None
+
+
+class InvalidationHub:
+    """The DB's ear: an InvalidationSink that passes each transaction on to all snapshots, as a whole (B6)."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # Weak, so that a Connection that its user forgot to close can go.
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+
+    def register(self, snapshot: Snapshot) -> None:
+        """Tell `snapshot` of every transaction from now on."""
+        with self.lock:
+            self._snapshots.add(snapshot)
+
+    def unregister(self, snapshot: Snapshot) -> None:
+        """Tell `snapshot` nothing any more."""
+        with self.lock:
+            self._snapshots.discard(snapshot)
+
+    def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
+        """Pass on a transaction that somebody else committed."""
+        with self.lock:
+            for snapshot in self._snapshots:
+                snapshot.note(tid, oids)
+
+    def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
+        """Pass on that anything may have changed."""
+        with self.lock:
+            for snapshot in self._snapshots:
+                snapshot.note_everything()
+
+    def committed(self, tid: Tid, oids: Collection[Oid], committer: Snapshot) -> None:
+        """Pass on a transaction of this DB's; its `committer` has the new states already and only learns the tid."""
+        with self.lock:
+            for snapshot in self._snapshots:
+                snapshot.note(tid, () if snapshot is committer else oids)
