@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_STORAGE",
     "Configuration",
     "StorageSection",
+    "address_value",
     "file_storage",
     "file_storage_section",
     "load",
@@ -75,7 +76,7 @@ def load(path: str) -> Configuration:
         schema = ZConfig.loadSchema(_SCHEMA)
         root, _handlers = ZConfig.loadConfig(schema, path)
     except ZConfig.ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(_one_line(path, error)) from error
     zeo = root.zeo
     if zeo.ssl is not None:
         raise ConfigurationError(f"{path}: <ssl> is not supported yet")
@@ -109,14 +110,22 @@ def numbered(storages: Sequence[StorageSection], path: str) -> tuple[StorageSect
 def parse_address(text: str) -> Address:
     """Return the address that `text` means; ConfigurationError if it means none."""
     try:
+        return address_value(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def address_value(text: str) -> Address:
+    """Return the address that `text` means, as ZConfig wants it: ValueError, to which it adds file and line."""
+    try:
         address = SocketBindingAddress(text).address
     except ValueError as error:
-        raise ConfigurationError(f"{text!r} is no address: {error}") from error
+        raise ValueError(f"{text!r} is no address: {error}") from error
     if isinstance(address, str):
         return address
     host, port = address
     if port is None:
-        raise ConfigurationError(f"{text!r} is no address: it has no port")
+        raise ValueError(f"{text!r} is no address: it has no port")
     return str(host), int(port)
 
 
@@ -129,7 +138,7 @@ def file_storage_section(section: Any) -> StorageSection:
     """Make the section of a <filestorage>. What it would be unsafe to ignore is an error."""
     for key in ("blob-dir", "quota"):
         if getattr(section, key.replace("-", "_")):
-            raise ConfigurationError(f"<filestorage>: {key} is not supported yet")
+            raise ValueError(f"<filestorage>: {key} is not supported yet")
     name = section.getSectionName() or ""
     made = file_storage(name, section.path, create=section.create, read_only=section.read_only)
     if section.packer:
@@ -140,6 +149,14 @@ def file_storage_section(section: Any) -> StorageSection:
 def mapping_storage_section(section: Any) -> StorageSection:
     """Make the section of a <mappingstorage>."""
     return StorageSection(section.getSectionName() or "", "in memory", lambda: MappingStorage(section.name))
+
+
+def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:
+    """Return ZConfig's error as `file, line 3: what is wrong`; the file may be one that `path` includes."""
+    where = (error.url or path).removeprefix("file://")
+    line = getattr(error, "lineno", None)
+    message = " ".join(str(error.message).split()).removesuffix(".")
+    return f"{where}, line {line}: {message}" if line and line > 0 else f"{where}: {message}"
 
 
 def _warnings(zeo: Any) -> list[str]:

@@ -1,0 +1,189 @@
+"""The command, as a user runs it: real processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures_zeod import StartZeod
+from tests.server.raw_client import RawClient
+from zeo_core.ids import ROOT_OID, ZERO_TID
+
+
+def refused(directory: Path, *args: str) -> str:
+    """Run a zeod that cannot start and return what it says."""
+    command = [sys.executable, "-m", "zeo_server.cli.zeod", *args]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("zeod: ")
+    return lines[0]
+
+
+def test_serves_a_file_and_says_so(start_zeod: StartZeod, tmp_path: Path) -> None:
+    server = start_zeod("-f", "Data.fs")
+    assert server.banner.startswith("zeod 0.")
+    assert "serves 1 (Data.fs) on 127.0.0.1:" in server.banner
+    assert server.url == "zeo://{}:{}".format(*server.address)
+    with RawClient(server.address) as client:
+        tid = client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+        assert client.load(ROOT_OID) == (b"hello", tid, None)
+    assert server.stop() == 0
+    assert (tmp_path / "Data.fs.index").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops_in_order_and_starts_again(start_zeod: StartZeod, number: signal.Signals) -> None:
+    server = start_zeod("-f", "Data.fs")
+    with RawClient(server.address) as client:
+        tid = client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+        assert server.stop(number) == 0
+    again = start_zeod("-f", "Data.fs")
+    with RawClient(again.address) as client:
+        assert client.last_tid == tid
+        assert client.load(ROOT_OID) == (b"hello", tid, None)
+
+
+def test_a_voted_transaction_is_finished_before_the_server_stops(start_zeod: StartZeod) -> None:
+    server = start_zeod("-f", "Data.fs")
+    with RawClient(server.address) as client, RawClient(server.address) as idle:
+        client.begin(1, {ROOT_OID: (ZERO_TID, b"hello")})
+        client.call("vote", 1)
+        server.process.send_signal(signal.SIGTERM)
+        idle.wait_closed()  # it had nothing voted
+        tid = client.call("tpc_finish", 1)
+    assert server.stop() == 0
+    with RawClient(start_zeod("-f", "Data.fs").address) as client:
+        assert client.load(ROOT_OID) == (b"hello", tid, None)
+
+
+def test_several_files_are_storages_1_2_and_on(start_zeod: StartZeod) -> None:
+    server = start_zeod("-f", "A.fs", "-f", "B.fs")
+    with RawClient(server.address, "1") as first, RawClient(server.address, "2") as second:
+        first.commit({ROOT_OID: (ZERO_TID, b"first")})
+        assert second.last_tid == ZERO_TID
+        assert first.call("get_info")["name"].endswith("A.fs")
+        assert second.call("get_info")["name"].endswith("B.fs")
+        assert second.invalidations() == []
+
+
+def test_a_unix_socket(start_zeod: StartZeod, tmp_path: Path) -> None:
+    server = start_zeod("-f", "Data.fs", "-a", "./zeod.sock")
+    assert server.url == f"zeo://{tmp_path}/zeod.sock"
+    with RawClient(str(tmp_path / "zeod.sock")) as client:
+        client.call("ping")
+    assert f"process {os.getpid()} of user" in server.log_text()
+    assert server.stop() == 0
+    assert not (tmp_path / "zeod.sock").exists()
+
+
+def test_the_socket_of_a_killed_server_is_taken_over(start_zeod: StartZeod, tmp_path: Path) -> None:
+    start_zeod("-f", "Data.fs", "-a", "./zeod.sock").kill()
+    assert (tmp_path / "zeod.sock").exists()
+    with RawClient(start_zeod("-f", "Data.fs", "-a", "./zeod.sock").address) as client:
+        client.call("ping")
+
+
+def test_a_configuration_file_and_its_pid_file(start_zeod: StartZeod, tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text("""
+        %define here .
+        <zeo>
+            address 127.0.0.1:0
+            pid-filename $here/zeo.pid
+            monitor-address 8101
+        </zeo>
+        <filestorage main>
+            path $here/Data.fs
+        </filestorage>
+        <mappingstorage temp>
+        </mappingstorage>
+        <eventlog>
+            <logfile>
+                path $here/zeo.log
+            </logfile>
+        </eventlog>
+        <runner>
+            program $here/bin/runzeo
+        </runner>
+    """)
+    server = start_zeod("-C", "zeo.conf")
+    assert (tmp_path / "zeo.pid").read_text() == f"{server.pid}\n"
+    with RawClient(server.address, "main"), RawClient(server.address, "temp"):
+        pass
+    assert server.stop() == 0
+    assert not (tmp_path / "zeo.pid").exists()
+    log = (tmp_path / "zeo.log").read_text()
+    assert "monitor-address has no effect" in log
+    assert "listening on 127.0.0.1:" in log
+    assert "terminated by SIGTERM" in log
+    assert server.log_text() == ""
+
+
+def test_the_command_line_overrides_the_file(start_zeod: StartZeod, tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text("<zeo>\naddress 1\n</zeo>\n<mappingstorage>\n</mappingstorage>\n")
+    server = start_zeod("-C", "zeo.conf", "-a", "127.0.0.1:0", "-f", "Data.fs", "-t", "5", "--pid-file", "pid")
+    assert "serves 1 (Data.fs)" in server.banner
+    assert (tmp_path / "pid").exists()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(tmp_path, "-a", f"127.0.0.1:{port}", "-f", "Data.fs")
+    assert said == f"zeod: cannot listen on 127.0.0.1:{port}: the address is already in use"
+
+
+def test_a_unix_socket_in_use(start_zeod: StartZeod, tmp_path: Path) -> None:
+    start_zeod("-f", "Data.fs", "-a", "./zeod.sock")
+    said = refused(tmp_path, "-f", "Other.fs", "-a", "./zeod.sock")
+    assert said == "zeod: cannot listen on ./zeod.sock: the address is already in use"
+
+
+def test_a_locked_file(start_zeod: StartZeod, tmp_path: Path) -> None:
+    start_zeod("-f", "Data.fs")
+    said = refused(tmp_path, "-f", "Data.fs", "-a", "127.0.0.1:0")
+    assert "cannot open storage 1: " in said
+    assert "Data.fs" in said
+    assert "in use by another process" in said
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "Data.fs").write_text("To whom it may concern:\n" * 10)
+    said = refused(tmp_path, "-f", "Data.fs", "-a", "127.0.0.1:0")
+    assert "cannot open storage 1: " in said
+    assert "Data.fs" in said
+
+
+def test_a_directory_in_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "Data.fs").mkdir()
+    assert "Data.fs" in refused(tmp_path, "-f", "Data.fs", "-a", "127.0.0.1:0")
+
+
+def test_a_directory_that_is_missing(tmp_path: Path) -> None:
+    said = refused(tmp_path, "-f", "nowhere/Data.fs", "-a", "127.0.0.1:0")
+    assert "cannot open storage 1: " in said
+    assert "nowhere/Data.fs" in said
+
+
+def test_an_unknown_key(tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text("<zeo>\naddress 0\nadress 1\n</zeo>\n<mappingstorage>\n</mappingstorage>\n")
+    said = refused(tmp_path, "-C", "zeo.conf")
+    assert said == f"zeod: {tmp_path}/zeo.conf, line 3: 'adress' is not a known key name"
+
+
+def test_a_configuration_file_that_is_missing(tmp_path: Path) -> None:
+    assert "zeo.conf" in refused(tmp_path, "-C", "zeo.conf")
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    assert "localhost" in refused(tmp_path, "-a", "localhost", "-f", "Data.fs")
+
+
+def test_a_host_that_is_unknown(tmp_path: Path) -> None:
+    assert "no.such.host.invalid:9672" in refused(tmp_path, "-a", "no.such.host.invalid:9672", "-f", "Data.fs")
