@@ -1,0 +1,100 @@
+from datetime import datetime
+
+import pytest
+
+from zeo_core.errors import StorageError, StorageTransactionError
+from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.transaction import ObjectWrite, TransactionMetadata, extension_map
+from zeo_server.commit.phases import Phase, Step
+from zeo_server.commit.transaction import (
+    METADATA_MAX_BYTES,
+    OBJECT_OVERHEAD_BYTES,
+    ServerTransaction,
+    metadata_from_wire,
+)
+
+A, B = pack_id(1), pack_id(2)
+
+
+class Nobody:
+    def send(self, frame: bytes) -> None:
+        pass
+
+    def disconnect(self, reason: str) -> None:
+        pass
+
+
+def begun(max_bytes: int = 10_000) -> ServerTransaction:
+    return ServerTransaction(Nobody(), 7, max_bytes)
+
+
+def test_what_is_staged_is_what_is_prepared() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"one")
+    transaction.store(B, ZERO_TID, b"two")
+    transaction.check(A, ZERO_TID)
+    assert transaction.prepared().writes == (ObjectWrite(A, ZERO_TID, b"one"), ObjectWrite(B, ZERO_TID, b"two"))
+    assert transaction.prepared().metadata == TransactionMetadata()
+    assert transaction.checks == {A: ZERO_TID}
+
+
+def test_the_last_record_of_an_oid_wins_and_is_counted_once() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"x" * 1000)
+    transaction.store(A, ZERO_TID, b"yy")
+    assert transaction.prepared().writes == (ObjectWrite(A, ZERO_TID, b"yy"),)
+    assert transaction.size_bytes == 2 + OBJECT_OVERHEAD_BYTES
+
+
+def test_nothing_is_staged_after_the_vote() -> None:
+    transaction = begun()
+    transaction.move(Step.VOTE)
+    with pytest.raises(StorageTransactionError, match="store is not possible"):
+        transaction.store(A, ZERO_TID, b"")
+    with pytest.raises(StorageTransactionError):
+        transaction.check(A, ZERO_TID)
+    assert transaction.phase is Phase.WAITING
+
+
+def test_a_doomed_transaction_keeps_its_first_error_and_nothing_else() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"one")
+    first = StorageError("first")
+    transaction.doom(first)
+    transaction.doom(StorageError("second"))
+    transaction.store(B, ZERO_TID, b"two")
+    transaction.check(B, ZERO_TID)
+    assert transaction.error is first
+    assert (transaction.writes, transaction.checks, transaction.size_bytes) == ({}, {}, 0)
+
+
+def test_a_transaction_that_grows_too_large_is_doomed() -> None:
+    transaction = begun(max_bytes=1000)
+    transaction.store(A, ZERO_TID, b"x" * 700)
+    transaction.store(B, ZERO_TID, b"x" * 700)
+    assert "larger than 1000 bytes" in str(transaction.error)
+    assert transaction.size_bytes == 0
+
+
+def test_many_checks_are_counted_too() -> None:
+    transaction = begun(max_bytes=OBJECT_OVERHEAD_BYTES * 10)
+    for number in range(11):
+        transaction.check(pack_id(number), ZERO_TID)
+    assert transaction.error is not None
+
+
+def test_metadata_as_bytes_or_text() -> None:
+    assert metadata_from_wire("", b"", {}) == metadata_from_wire(b"", "", None) == TransactionMetadata()
+    metadata = metadata_from_wire("Zoë", b"descr", {"request": "/x", "n": [1, None]})
+    assert metadata.user == "Zoë".encode()
+    assert metadata.description == b"descr"
+    assert extension_map(metadata.extension) == {"request": "/x", "n": [1, None]}
+
+
+def test_metadata_that_cannot_be_kept() -> None:
+    with pytest.raises(StorageError, match="transaction description: 65536 bytes"):
+        metadata_from_wire("", "x" * (METADATA_MAX_BYTES + 1), {})
+    with pytest.raises(TypeError, match="no text"):
+        metadata_from_wire("", "", {1: 2})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="datetime"):
+        metadata_from_wire("", "", {"when": datetime.min})

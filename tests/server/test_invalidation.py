@@ -1,0 +1,129 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.transaction import Invalidation
+from zeo_server.invalidation import Audience, InvalidationLog
+
+A, B, C = (pack_id(n) for n in (1, 2, 3))
+T = [pack_id(n) for n in range(100, 110)]
+
+
+def log_of(*entries: Invalidation, size: int = 10) -> InvalidationLog:
+    return InvalidationLog(size, entries)
+
+
+def test_who_has_seen_the_last_has_missed_nothing() -> None:
+    assert log_of(Invalidation(T[0], (A,))).since(T[0]) == (T[0], [])
+    assert log_of(Invalidation(ZERO_TID, ())).since(ZERO_TID) == (ZERO_TID, [])
+
+
+def test_everything_after_a_known_tid() -> None:
+    log = log_of(Invalidation(T[0], ()))
+    log.add(T[1], [A])
+    log.add(T[2], [B, A])
+    log.add(T[3], [])
+    assert log.since(T[2]) == (T[3], [])
+    tid, oids = log.since(T[0]) or (None, [])
+    assert tid == T[3]
+    assert sorted(oids) == [A, B]
+
+
+def test_a_tid_between_ours_is_no_tid_of_ours() -> None:
+    """Lesson B12: the client knows a transaction that is not in this history."""
+    log = log_of(Invalidation(T[0], ()), Invalidation(T[2], (A,)))
+    assert log.since(T[1]) is None
+
+
+def test_older_than_the_log_or_newer_than_the_storage() -> None:
+    log = log_of(Invalidation(T[1], ()), Invalidation(T[2], (A,)))
+    assert log.since(T[0]) is None
+    assert log.since(T[3]) is None
+
+
+def test_the_oldest_make_way() -> None:
+    log = log_of(Invalidation(T[0], ()), size=2)
+    log.add(T[1], [A])
+    log.add(T[2], [B])
+    assert len(log) == 2
+    assert log.since(T[0]) is None
+    assert log.since(T[1]) == (T[2], [B])
+
+
+def test_a_size_of_nothing_still_knows_the_last() -> None:
+    log = log_of(Invalidation(T[0], ()), size=0)
+    log.add(T[1], [A])
+    assert log.since(T[1]) == (T[1], [])
+    assert log.since(T[0]) is None
+
+
+@given(
+    changes=st.lists(st.frozensets(st.integers(0, 5).map(pack_id)), min_size=1, max_size=12),
+    size=st.integers(1, 8),
+    asked=st.integers(0, 30),
+)
+@settings(max_examples=200)
+def test_an_answer_is_complete_or_there_is_none(changes: list[frozenset[bytes]], size: int, asked: int) -> None:
+    history = [(pack_id(2 * n), oids) for n, oids in enumerate(changes, 1)]
+    log = InvalidationLog(size, [])
+    for tid, oids in history:
+        log.add(tid, tuple(oids))
+    answer = log.since(pack_id(asked))
+    known = [tid for tid, _ in history[-size:]]
+    assert (answer is not None) == (pack_id(asked) in known)
+    if answer is not None:
+        last, oids_changed = answer
+        assert last == history[-1][0]
+        assert len(oids_changed) == len(set(oids_changed))
+        assert set(oids_changed) == {oid for tid, oids in history if tid > pack_id(asked) for oid in oids}
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def send(self, frame: bytes) -> None:
+        self.heard.append(frame)
+
+
+class Leaver(Ear):
+    """Leaves, and lets another in, while it is told something."""
+
+    def __init__(self, audience: Audience[Ear], newcomer: Ear) -> None:
+        super().__init__()
+        self.audience, self.newcomer = audience, newcomer
+
+    def send(self, frame: bytes) -> None:
+        super().send(frame)
+        self.audience.leave(self)
+        self.audience.join(self.newcomer)
+
+
+def test_everybody_but_the_one_is_told() -> None:
+    audience: Audience[Ear] = Audience()
+    first, second, third = Ear(), Ear(), Ear()
+    for ear in (first, second, third):
+        audience.join(ear)
+    audience.tell(b"x", but=second)
+    audience.leave(third)
+    audience.leave(third)
+    audience.tell(b"y")
+    assert (first.heard, second.heard, third.heard) == ([b"x", b"y"], [b"y"], [b"x"])
+    assert len(audience) == 2
+    assert second in audience
+    assert third not in audience
+
+
+def test_who_leaves_in_the_middle_makes_nobody_miss_anything() -> None:
+    """Lesson B3: each that was registered when the transaction was committed is told of it, once."""
+    audience: Audience[Ear] = Audience()
+    newcomer, last = Ear(), Ear()
+    leaver = Leaver(audience, newcomer)
+    audience.join(leaver)
+    audience.join(last)
+    audience.tell(b"x")
+    assert last.heard == [b"x"]
+    assert newcomer.heard == []
+    audience.tell(b"y")
+    assert leaver.heard == [b"x"]
+    assert newcomer.heard == [b"y"]
