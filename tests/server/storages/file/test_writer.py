@@ -1,0 +1,163 @@
+"""Laying out and writing groups: the bytes, and what a failing disk leaves."""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.server.storages.file.build import File
+from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, unpack_id
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
+from zeo_server.storages.file import writer as writer_module
+from zeo_server.storages.file.index import Index
+from zeo_server.storages.file.reader import Descriptor
+from zeo_server.storages.file.writer import FileGroup, Writer, failure, lay_out
+
+A, B = pack_id(1), pack_id(2)
+
+
+def prepared(
+    *objects: tuple[Oid, bytes], metadata: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+) -> PreparedTransaction:
+    writes = tuple(ObjectWrite(oid, ZERO_TID, data) for oid, data in objects)
+    return PreparedTransaction(TransactionMetadata(*metadata), writes)
+
+
+def writer_of(path: Path, content: bytes = b"FS30") -> Writer:
+    path.write_bytes(content)
+    return Writer(str(path), Descriptor(str(path), os.O_RDWR), len(content), ZERO_TID)
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Make the system refuse writes beyond `size`, as a full disk does: the first part is written, the rest is not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# 1900: no later than any tid, so that each tid is the successor of the last.
+_BEFORE_ALL_TIDS_S = -2208988800.0
+
+oids = st.one_of(st.integers(0, 8), st.integers(2**16 - 2, 2**16 + 2), st.integers(0, 2**64 - 1)).map(pack_id)
+objects = st.dictionaries(oids, st.binary(min_size=1, max_size=20), max_size=5)
+texts = st.tuples(*[st.binary(max_size=9)] * 3)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(objects, texts), max_size=5))
+def test_a_group_is_laid_out_as_the_format_says(
+    content: list[tuple[dict[Oid, bytes], tuple[bytes, bytes, bytes]]],
+) -> None:
+    expected, index, position, last_tid, laid = File(), Index(), 4, ZERO_TID, b""
+    for number, (data, metadata) in enumerate(content, 1):
+        transaction = prepared(*data.items(), metadata=metadata)
+        layout = lay_out([transaction], position, pack_id(number - 1), _BEFORE_ALL_TIDS_S, index)
+        index.update(layout.group.entries)
+        laid += b"".join(layout.pieces)
+        position, last_tid = layout.group.end, layout.group.tids[-1]
+        expected.add(*data.items(), status=b"c", metadata=metadata)
+        assert layout.starts == expected.starts[-1:]
+        assert layout.group.oids == [tuple(data)]
+    assert laid == expected.content[4:]
+    assert position == len(expected.content)
+    assert last_tid == expected.last_tid
+    assert {oid: index.position(oid) for oid in expected.current} == expected.current
+
+
+def test_tids_of_a_group_grow_from_the_clock_or_the_last() -> None:
+    group = lay_out([prepared()] * 3, 4, ZERO_TID, 1e9, Index()).group
+    numbers = [unpack_id(tid) for tid in group.tids]
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    ahead = pack_id(numbers[0] + 2**40)
+    assert lay_out([prepared()], 4, ahead, 1e9, Index()).group.tids == [pack_id(unpack_id(ahead) + 1)]
+
+
+def test_a_written_group_is_finished_and_closed_up(tmp_path: Path) -> None:
+    writer, index = writer_of(tmp_path / "Data.fs"), Index()
+    first = writer.write([prepared((A, b"a")), prepared((B, b"b"))], index)
+    index.update(first.entries)
+    second = writer.write([prepared((A, b"aa"))], index)
+    content = (tmp_path / "Data.fs").read_bytes()
+    assert len(content) == second.end
+    expected = File().add((A, b"a")).add((B, b"b")).add((A, b"aa"))
+    tids: list[Tid] = [*first.tids, *second.tids]
+    for start, records, tid in zip(expected.starts, expected.records, tids, strict=True):
+        expected.content = expected.patched(start, tid)
+        expected.content = expected.patched(records[0] + 8, tid)
+    assert content == expected.content
+
+
+def test_an_empty_group_writes_nothing(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "Data.fs")
+    assert writer.write([], Index()) == FileGroup([], [], {}, 4)
+    assert (tmp_path / "Data.fs").read_bytes() == b"FS30"
+    assert writer.write([prepared((A, b"a"))], Index()).tids
+
+
+def test_a_large_group_is_written_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = [prepared(*((pack_id(number), b"x" * number) for number in range(1, 60)))] * 2
+    writer_of(tmp_path / "whole").write(group, Index())
+    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", 100)
+    writer_of(tmp_path / "blocks").write(group, Index())
+    whole, blocks = ((tmp_path / name).read_bytes() for name in ("whole", "blocks"))
+    assert len(whole) == len(blocks)
+    assert whole.count(b"x" * 59) == blocks.count(b"x" * 59) == 2
+
+
+@pytest.mark.parametrize("room", [0, 1, 30, 150])
+def test_a_write_that_fails_half_way_is_taken_back(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "Data.fs"
+    writer = writer_of(path)
+    writer.write([prepared((A, b"kept"))], Index())
+    before = path.read_bytes()
+    with file_size_limit(len(before) + room), pytest.raises(StorageError, match=r"Data\.fs: File too large"):
+        writer.write([prepared((A, b"x" * 1000))], Index())
+    assert path.read_bytes() == before
+    group = writer.write([prepared((B, b"afterwards"))], Index())
+    assert len(path.read_bytes()) == group.end
+
+
+def test_a_full_disk_is_a_storage_full_error() -> None:
+    writer = Writer("/dev/full", Descriptor("/dev/full", os.O_RDWR), 4, ZERO_TID)
+    with pytest.raises(StorageFullError, match="/dev/full: No space left"):
+        writer.write([prepared((A, b"a"))], Index())
+    # a device cannot be cut back to its length, so what is in it is unknown
+    with pytest.raises(StorageClosedError, match="could not be taken back"):
+        writer.write([prepared((A, b"a"))], Index())
+
+
+def test_after_a_failed_sync_nothing_is_written_any_more() -> None:
+    writer = Writer(os.devnull, Descriptor(os.devnull, os.O_RDWR), 4, ZERO_TID)
+    with pytest.raises(StorageError, match="/dev/null: Invalid argument"):
+        writer.write([prepared((A, b"a"))], Index())
+    with pytest.raises(StorageClosedError, match="on its way to disk"):
+        writer.write([prepared((A, b"a"))], Index())
+
+
+def test_a_group_that_cannot_be_laid_out_leaves_the_writer_usable(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "Data.fs")
+    with pytest.raises(TypeError):
+        writer.write([prepared((A, "text"))], Index())  # type: ignore[arg-type]
+    assert writer.write([prepared((A, b"a"))], Index()).tids
+
+
+def test_a_closed_writer_gives_the_first_reason(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path / "Data.fs")
+    writer.close("first")
+    writer.close("second")
+    with pytest.raises(StorageClosedError, match="first"):
+        writer.write([], Index())
+
+
+def test_a_failure_without_text_still_says_something() -> None:
+    assert str(failure("Data.fs", OSError("odd"))) == "Data.fs: odd"
