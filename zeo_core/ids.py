@@ -2,9 +2,11 @@
 
 An oid and a tid are both 8 bytes, an unsigned 64-bit integer big-endian, so that bytes compare as the numbers do.
 A tid is also a time stamp: its first four bytes count minutes, with months of 31 days, since 1900, and its last four
-are the fraction of that minute in units of 60 / 2**32 seconds (the layout of `persistent.TimeStamp`).
+are the fraction of that minute in units of 60 / 2**32 seconds (the layout of `persistent.TimeStamp`). With the sign
+bit clear that is enough from 1900 to 5908.
 """
 
+import math
 import time
 from typing import TypeAlias
 
@@ -40,6 +42,11 @@ MAX_TID: Tid = b"\x7f" + b"\xff" * 7
 """Later than every transaction; ZODB keeps the sign bit clear so that tids fit a signed integer."""
 
 
+_FIRST_TIME_S = -2_208_988_800.0  # ZERO_TID: 1900-01-01
+_END_TIME_S = 124_299_454_080.0  # the minute after MAX_TID's: 5908-11-23 02:08
+_LAST_SECOND = math.nextafter(60.0, 0.0)
+
+
 def pack_id(number: int) -> bytes:
     """Return `number` (0 <= number < 2**64) as an 8-byte id; OverflowError outside of that range."""
     return number.to_bytes(8, "big")
@@ -62,7 +69,9 @@ def successor(identifier: bytes) -> bytes:
 
 def oid_repr(oid: object) -> str:
     """Return an oid the way ZODB's tools print it, 0x2a; anything that is no oid comes back as its repr."""
-    return f"0x{unpack_id(oid):02x}" if isinstance(oid, bytes) and len(oid) == 8 else repr(oid)
+    if not (isinstance(oid, bytes) and len(oid) == 8):
+        return repr(oid)
+    return f"0x{oid.lstrip(bytes(1)).hex() or '00'}"
 
 
 def tid_repr(tid: object) -> str:
@@ -73,9 +82,11 @@ def tid_repr(tid: object) -> str:
 
 
 def tid_from_time(seconds: float) -> Tid:
-    """Return the tid for `seconds` since the Unix epoch."""
-    fields = time.gmtime(seconds)
-    stamp = TimeStamp(*fields[:5], fields[5] + seconds % 1)
+    """Return the tid for `seconds` since the Unix epoch; ValueError for a time that no tid can hold."""
+    if not _FIRST_TIME_S <= seconds < _END_TIME_S:  # also for a NaN
+        raise ValueError(f"{seconds} seconds since 1970 is no time between 1900 and 5908, so that no tid can hold it")
+    # A tiny negative number modulo 60 is rounded up to 60, which TimeStamp would take for 0.
+    stamp = TimeStamp(*time.gmtime(seconds)[:5], min(seconds % 60, _LAST_SECOND))
     raw: bytes = stamp.raw()
     return raw
 
@@ -87,6 +98,16 @@ def tid_to_time(tid: Tid) -> float:
 
 
 def next_tid(last: Tid, now_s: float) -> Tid:
-    """Return the tid for a transaction at `now_s`: later than `last` even when the clock stands or has stepped back."""
-    stamp = tid_from_time(now_s)
-    return stamp if stamp > last else successor(last)
+    """Return the tid for a transaction at `now_s`: later than `last` even when the clock stands or has stepped back.
+
+    A clock outside what a tid can hold is like one that stands. OverflowError when only MAX_TID is left, which no load
+    would see.
+    """
+    try:
+        stamp = tid_from_time(now_s)
+    except ValueError:
+        stamp = ZERO_TID
+    tid = stamp if stamp > last else successor(last)
+    if tid >= MAX_TID:
+        raise OverflowError(f"no tid is left after {tid_repr(last)}")
+    return tid
