@@ -1,0 +1,140 @@
+"""FileStorage and MappingStorage, step by step, against a model of what a storage is.
+
+The storages give different tids, so the model counts transactions, and each storage has its list of tids.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.contract.storages import Txn, commit
+from zeo_core.errors import ConflictError, POSKeyError, ReadConflictError
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor
+from zeo_core.transaction import Revision
+from zeo_server.storages.file import FileStorage
+from zeo_server.storages.mapping import MappingStorage
+
+OIDS = [pack_id(number) for number in (0, 1, 2, 0xFFFF, 0x10000, 0x10001)]
+oids = st.sampled_from(OIDS)
+contents = st.dictionaries(oids, st.binary(min_size=1, max_size=12), max_size=4)
+numbers = st.integers(0, 2**16)
+
+
+class StorageModel(RuleBasedStateMachine):
+    """A list of committed dictionaries, and the two storages that must agree with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.file = FileStorage(self.directory / "Data.fs")
+        self.mapping = MappingStorage()
+        self.committed: list[dict[Oid, bytes]] = []
+        self.tids: dict[str, list[Tid]] = {"file": [], "mapping": []}
+
+    @property
+    def storages(self) -> list[tuple[FileStorage | MappingStorage, list[Tid]]]:
+        return [(self.file, self.tids["file"]), (self.mapping, self.tids["mapping"])]
+
+    def history(self, oid: Oid) -> list[int]:
+        """Return the numbers of the transactions that wrote `oid`."""
+        return [number for number, data in enumerate(self.committed) if oid in data]
+
+    def serial(self, oid: Oid, tids: list[Tid]) -> Tid:
+        history = self.history(oid)
+        return tids[history[-1]] if history else ZERO_TID
+
+    @initialize()
+    def begin_with_a_root(self) -> None:
+        self.commit({OIDS[0]: b"root"}, "")
+
+    @rule(data=contents, user=st.text(max_size=3))
+    def commit(self, data: dict[Oid, bytes], user: str) -> None:
+        for storage, tids in self.storages:
+            serials = {oid: self.serial(oid, tids) for oid in data}
+            tids.append(commit(storage, data, serials, txn=Txn(user)))
+        self.committed.append(data)
+
+    @rule(data=contents, oid=oids, back=st.integers(2, 4))
+    def conflict(self, data: dict[Oid, bytes], oid: Oid, back: int) -> None:
+        history = self.history(oid)
+        for storage, tids in self.storages:
+            old = tids[history[-back]] if len(history) >= back else b"\1" * 8
+            serials = {other: self.serial(other, tids) for other in data}
+            with pytest.raises(ConflictError) as caught:
+                commit(storage, {**data, oid: b"lost"}, {**serials, oid: old})
+            assert caught.value.serials == (self.serial(oid, tids), old)
+            with pytest.raises(ReadConflictError):
+                commit(storage, {}, current=[(oid, old)])
+
+    @rule(data=contents, voted=st.booleans())
+    def abort(self, data: dict[Oid, bytes], voted: bool) -> None:
+        for storage, tids in self.storages:
+            txn = Txn()
+            storage.tpc_begin(txn)
+            for oid, record in data.items():
+                storage.store(oid, self.serial(oid, tids), record, "", txn)
+            if voted:
+                storage.tpc_vote(txn)
+            storage.tpc_abort(txn)
+
+    @rule(oid=oids, number=numbers, after=st.booleans())
+    def load(self, oid: Oid, number: int, after: bool) -> None:
+        number %= len(self.committed)
+        history = self.history(oid)
+        for storage, tids in self.storages:
+            before = successor(tids[number]) if after else tids[number]
+            seen = [index for index, other in enumerate(history) if tids[other] < before]
+            if not history:
+                with pytest.raises(POSKeyError):
+                    storage.load_before(oid, before)
+            elif not seen:
+                assert storage.load_before(oid, before) is None
+            else:
+                at = seen[-1]
+                tid, data = tids[history[at]], self.committed[history[at]][oid]
+                end = tids[history[at + 1]] if at + 1 < len(history) else None
+                assert storage.load_before(oid, before) == Revision(data, tid, end)
+                assert storage.load_serial(oid, tid) == data
+
+    @rule(first=numbers, last=numbers)
+    def walk(self, first: int, last: int) -> None:
+        first, last = first % len(self.committed), last % len(self.committed)
+        for storage, tids in self.storages:
+            walked = [
+                (t.tid, {record.oid: record.data for record in t.records})
+                for t in storage.transactions(tids[first], tids[last])
+            ]
+            assert walked == list(zip(tids, self.committed, strict=True))[first : last + 1]
+
+    @rule(how=st.sampled_from(["saved index", "no index", "old index", "torn tail"]))
+    def reopen(self, how: str) -> None:
+        index, path = self.directory / "Data.fs.index", self.directory / "Data.fs"
+        old = index.read_bytes() if index.exists() else b""
+        self.file.close()
+        if how == "no index":
+            index.unlink(missing_ok=True)
+        elif how == "old index" and old:
+            index.write_bytes(old)
+        elif how == "torn tail":
+            with open(path, "ab") as file:
+                file.write(successor(self.tids["file"][-1]) + bytes(20))
+        self.file = FileStorage(path)
+
+    @invariant()
+    def the_ends_agree(self) -> None:
+        for storage, tids in self.storages:
+            assert storage.last_tid() == (tids[-1] if tids else ZERO_TID)
+            assert len(storage) == len({oid for data in self.committed for oid in data})
+
+    def teardown(self) -> None:
+        self.file.close()
+        shutil.rmtree(self.directory)
+
+
+TestStorageModel = StorageModel.TestCase
+TestStorageModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
