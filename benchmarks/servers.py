@@ -26,7 +26,7 @@ _CONF = """
 <eventlog>
   level warning
   <logfile>
-    path STDERR
+    path {path}.log
   </logfile>
 </eventlog>
 """
@@ -47,7 +47,9 @@ def serve(kind: str, path: Path) -> Iterator[int]:
     conf = path.with_suffix(f".{kind}.conf")
     conf.write_text(_CONF.format(port=port, path=path))
     module = {"zeo": "ZEO.runzeo", "zeod": "zeo_server.cli.zeod"}[kind]
-    process = subprocess.Popen([sys.executable, "-m", module, "-C", str(conf)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "-C", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _await_port(port, process)
         yield port

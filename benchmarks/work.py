@@ -1,5 +1,6 @@
 """The work that is timed, on any storage with ZODB's API; each function returns microseconds for one unit of it."""
 
+import logging
 import multiprocessing
 import time
 from pathlib import Path
@@ -82,6 +83,7 @@ def parallel_commit_us(kind: str, port: int, rounds: int, clients: int = 8) -> f
 
 
 def _committer(kind: str, port: int, rounds: int, barrier: Any) -> None:
+    logging.disable()  # ZEO's client has much to say when invalidations overtake each other
     storage = connect(kind, port)
     _commit(storage, 5)
     barrier.wait()
