@@ -1,0 +1,90 @@
+"""Runs the Python blocks of README.md and docs/, as real programs, against a zeod where they name one."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.fixtures_zeod import StartZeod
+from tests.layout_rules import PACKAGES
+
+ROOT = Path(__file__).parent.parent
+ADDRESS = "127.0.0.1:9672"  # what the documents say; the tests put a free port in its place
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CITED = re.compile(r"\blessons?((?:,? (?:and )?B\d+)+)")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
+
+
+class Block(NamedTuple):
+    """A program in a document. Its first line names its file, by which the blocks below it can import it."""
+
+    name: str
+    text: str
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(text: str) -> list[Block]:
+    found = []
+    for number, match in enumerate(BLOCK.finditer(text), 1):
+        first_line = re.match(r"# (\w+\.py)\n", match[1])
+        found.append(Block(first_line[1] if first_line else f"block_{number}.py", match[1]))
+    return found
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+WITH_PROGRAMS = [document for document in documents() if blocks(document.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("document", WITH_PROGRAMS, ids=name_of)
+def test_the_programs_of_a_document_run(document: Path, tmp_path: Path, start_zeod: StartZeod) -> None:
+    text = document.read_text("utf-8")
+    if ADDRESS in text:
+        url = start_zeod("-f", "served.fs").url
+        text = text.replace(ADDRESS, url.removeprefix("zeo://"))
+    for block in blocks(text):
+        path = tmp_path / block.name
+        path.write_text(block.text, "utf-8")
+        done = subprocess.run(
+            [sys.executable, "-W", "error", block.name],
+            cwd=tmp_path,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{name_of(document)}, {block.name}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
+    broken = [link for link in LINK.findall(document.read_text("utf-8")) if not (document.parent / link).exists()]
+    assert not broken, f"{name_of(document)} links to {', '.join(broken)}"
+
+
+def test_every_lesson_that_the_code_cites_is_told() -> None:
+    told = set(re.findall(r"^- \*\*(B\d+)\*\* ", (ROOT / "docs/topics/lessons.md").read_text("utf-8"), re.MULTILINE))
+    cited = {
+        (number, path.relative_to(ROOT).as_posix())
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for group in CITED.findall(path.read_text("utf-8"))
+        for number in re.findall(r"B\d+", group)
+    }
+    assert cited
+    missing = sorted(f"{path}: {number}" for number, path in cited if number not in told)
+    assert not missing, f"not in docs/topics/lessons.md: {', '.join(missing)}"
+
+
+def test_blocks_are_found_with_their_names() -> None:
+    text = "a\n```python\n# one.py\nx = 1\n```\nb\n```\nnot python\n```\n```python\ny = 2\n```\n"
+    assert blocks(text) == [Block("one.py", "# one.py\nx = 1\n"), Block("block_2.py", "y = 2\n")]
