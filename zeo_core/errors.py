@@ -13,7 +13,7 @@
     +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
     |  +- ReadConflictError             what was read is no longer current; wire: ...ReadConflictError
     +- ClientDisconnected (TransientError)  the server is away, or went away during the call
-    |  +- CommitInDoubtError            it went away between tpc_finish and its reply: the outcome is unknown
+    +- CommitInDoubtError               it went away between tpc_finish and its reply: the outcome is unknown
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
     +- ConnectionStateError             a database or connection was used while closed, or closed while in use
@@ -353,7 +353,7 @@ def _conflict_arguments(arguments: object) -> tuple[Any, ...] | None:
     if isinstance(arguments, Mapping):
         message, oid, serials, class_name = map(arguments.get, ("message", "oid", "serials", "class_name"))
     elif isinstance(arguments, list | tuple) and len(arguments) <= 4:
-        message, oid, serials, class_name = *arguments, *[None] * (4 - len(arguments))
+        message, oid, serials, class_name = (*arguments, None, None, None, None)[:4]
     else:
         return None
     if serials is not None:
