@@ -22,7 +22,7 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 
 import zeo_client
-from zeo_core.errors import ClientDisconnected, CommitInDoubtError
+from zeo_core.errors import ClientDisconnected, CommitInDoubtError, ZeodError
 
 DEFAULT = "zeo://127.0.0.1:9672"
 POLL_S = 0.05  # how often to ask for news; without news that costs no round trip
@@ -182,10 +182,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Talk until the time is over, the input ends, or Ctrl-C."""
     options = parse()
-    with (
-        closing(zeo_client.open(options.database)) as db,
-        closing(Session(db, options.session)) as session,
-    ):
+    with zeo_client.open(options.database) as db, closing(Session(db, options.session)) as session:
         print(f"* {options.name} is in session {options.session}", flush=True)
         for message in session.earlier(SHOWN_AT_START):
             print(message, flush=True)
@@ -200,4 +197,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ZeodError as error:  # the server is not there, the file is in use, ...
+        sys.exit(f"chatter: {error}")

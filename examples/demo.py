@@ -147,7 +147,7 @@ class Conversation:
 
     def hold(self) -> int:
         """Let them talk, listening in with a connection of our own; return how many messages there were."""
-        with closing(zeo_client.open(self._address)) as db, closing(chatter.Session(db, SESSION)) as session:
+        with zeo_client.open(self._address) as db, closing(chatter.Session(db, SESSION)) as session:
             session.earlier(0)
             talking = [self._start(name) for name in NAMES]
             say(f"three chatters (processes {', '.join(str(process.pid) for process in talking)}) talk:\n")
@@ -183,7 +183,7 @@ class Conversation:
 
 def recall(address: str) -> list[chatter.Message]:
     """Return the whole conversation, as a newcomer reads it."""
-    with closing(zeo_client.open(address)) as db, closing(chatter.Session(db, SESSION)) as session:
+    with zeo_client.open(address) as db, closing(chatter.Session(db, SESSION)) as session:
         return session.earlier(sys.maxsize)
 
 

@@ -10,16 +10,16 @@ A plain list or dictionary is part of the object that holds it, here the root: t
 import argparse
 import subprocess
 import sys
-from contextlib import closing
 
 import zeo_client
+from zeo_core.errors import ZeodError
 
 DEFAULT = "zeo://127.0.0.1:9672"
 
 
 def store(database: str) -> None:
     """Put a list and a dictionary into the root object; leaving the block commits."""
-    with closing(zeo_client.open(database)) as db, db.transaction() as conn:
+    with zeo_client.open(database) as db, db.transaction() as conn:
         root = conn.root()
         root["steps"] = ["clean", "oxidize", "expose", "etch"]
         root["oven"] = {"gas": "O2", "minutes": 30, "celsius": 1050}
@@ -28,7 +28,7 @@ def store(database: str) -> None:
 
 def show(database: str) -> None:
     """Print what the root object holds."""
-    with closing(zeo_client.open(database)) as db, db.transaction() as conn:
+    with zeo_client.open(database) as db, db.transaction() as conn:
         root = conn.root()
         print("found  ", root["steps"])
         print("found  ", root["oven"])
@@ -48,4 +48,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ZeodError as error:  # the server is not there, the file is in use, ...
+        sys.exit(f"hello: {error}")

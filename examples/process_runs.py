@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 from BTrees.IIBTree import IITreeSet
 from BTrees.IOBTree import IOBTree
@@ -23,6 +23,7 @@ from persistent import Persistent
 from persistent.list import PersistentList
 
 import zeo_client
+from zeo_core.errors import ZeodError
 
 DEFAULT = "zeo://127.0.0.1:9672"
 BATCH = 500  # runs in one transaction
@@ -151,9 +152,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000, help="how many to add (10000)")
     parser.add_argument("--lookups", type=int, default=1_000, help="how many to find by number (1000)")
     options = parser.parse_args()
-    with closing(zeo_client.open(options.database)) as db, timed(f"add {options.runs} runs", options.runs):
+    with zeo_client.open(options.database) as db, timed(f"add {options.runs} runs", options.runs):
         fill(db, options.runs)
-    with closing(zeo_client.open(options.database)) as db:  # with nothing in its cache
+    with zeo_client.open(options.database) as db:  # with nothing in its cache
         look_up(db, options.lookups)
         change(db)
 
@@ -162,4 +163,7 @@ if __name__ == "__main__":
     # A stored object names its class by module, and `__main__` is another module in every program.
     import process_runs
 
-    process_runs.main()
+    try:
+        process_runs.main()
+    except ZeodError as error:  # the server is not there, the file is in use, ...
+        sys.exit(f"process_runs: {error}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def is_running(pid: int) -> bool:
 def test_hello_over_the_network(tmp_path: Path, start_zeod: StartZeod) -> None:
     url = start_zeod("-f", "served.fs").url
     assert_hello(run("hello.py", url, cwd=tmp_path))
-    with closing(zeo_client.open(url)) as db, db.transaction() as conn:
+    with zeo_client.open(url) as db, db.transaction() as conn:
         assert conn.root()["oven"]["celsius"] == 1050
 
 
@@ -85,6 +85,14 @@ def has_heard(log: Path, others: set[str], lines: int) -> bool:
     return all(heard.count(f"  {other}: ") == lines for other in others)
 
 
+@pytest.mark.parametrize("script", ["hello.py", "chatter.py", "process_runs.py"])
+def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, script: str) -> None:
+    done = subprocess.run(command(script, "x://y"), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "x://y" in line
+
+
 def test_three_chatters_hear_each_other(tmp_path: Path, start_zeod: StartZeod) -> None:
     url = start_zeod("-f", "served.fs").url
     names = ("ann", "bob", "eve")
@@ -97,7 +105,7 @@ def test_three_chatters_hear_each_other(tmp_path: Path, start_zeod: StartZeod) -
     ):
         for name, log in zip(names, logs, strict=True):
             wait_for(partial(has_heard, log, set(names) - {name}, 5), *logs)
-    with closing(zeo_client.open(url)) as db, db.transaction() as conn:
+    with zeo_client.open(url) as db, db.transaction() as conn:
         assert len(conn.root()["chat"]["lobby"]) == 15
 
 
@@ -164,7 +172,7 @@ def test_process_runs_on_a_file_are_added_to(tmp_path: Path) -> None:
         assert_runs(run("process_runs.py", "runs.fs", "--runs", "600", "--lookups", "50", cwd=tmp_path))
     sys.path.insert(0, str(EXAMPLES))  # the stored classes are process_runs.Run and so on
     try:
-        with closing(zeo_client.open(str(tmp_path / "runs.fs"))) as db, db.transaction() as conn:
+        with zeo_client.open(tmp_path / "runs.fs") as db, db.transaction() as conn:
             fab = conn.root()["fab"]
             assert len(fab.by_number) == 1200
             assert sum(len(numbers) for numbers in fab.numbers_by_owner.values()) == 1200
