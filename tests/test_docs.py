@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fixtures_zeod import StartZeod
 from tests.layout_rules import PACKAGES
+from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Method
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "127.0.0.1:9672"  # what the documents say; the tests put a free port in its place
@@ -83,6 +85,33 @@ def test_every_lesson_that_the_code_cites_is_told() -> None:
     assert cited
     missing = sorted(f"{path}: {number}" for number, path in cited if number not in told)
     assert not missing, f"not in docs/topics/lessons.md: {', '.join(missing)}"
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    named = {
+        (page, path.relative_to(ROOT).as_posix())
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for page in re.findall(r"\bdocs/[\w/.-]+\.md\b", path.read_text("utf-8"))
+    }
+    missing = sorted(f"{path}: {page}" for page, path in named if not (ROOT / page).is_file())
+    assert not missing, f"no such page: {', '.join(missing)}"
+
+
+def table(methods: Mapping[str, Method]) -> str:
+    """A table of methods as docs/topics/wire-protocol.md has it."""
+    rows = ["| method | arguments | reply | writes | |", "|---|---|---|---|---|"]
+    for method in methods.values():
+        arguments = ", ".join(argument.name + "?" * argument.optional for argument in method.arguments)
+        reply = "one-way" if method.reply is None else method.reply
+        rows.append(f"| `{method.name}` | {arguments} | {reply} | {'yes' if method.writes else ''} | {method.doc} |")
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("methods", [CLIENT_CALLS, SERVER_PUSHES], ids=["calls", "pushes"])
+def test_the_protocols_tables_are_those_of_the_code(methods: Mapping[str, Method]) -> None:
+    page = (ROOT / "docs/topics/wire-protocol.md").read_text("utf-8")
+    assert table(methods) in page, f"put this into docs/topics/wire-protocol.md:\n\n{table(methods)}"
 
 
 def test_blocks_are_found_with_their_names() -> None:
