@@ -5,12 +5,13 @@ pickled dictionary or nothing at all, so that copying a database never rewrites 
 importing anything and `extension_bytes` makes it.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, NamedTuple
+from pickletools import genops
+from typing import Any, NamedTuple, Self
 
-import zodbpickle
 from zodbpickle import pickle
 
 from zeo_core.ids import Oid, Tid
@@ -29,6 +30,12 @@ __all__ = [
 ]
 
 _PROTOCOL = 3  # what ZODB writes, so that it reads what we write
+
+_MAX_DEPTH = 100
+"""Levels of an extension. A peer's msgpack stops at 511, some of which the message around it takes."""
+
+_MAX_CHARACTERS = 1024 * 1024
+"""What an extension comes to when written out; as a pickle, where repeated values count once, it has at most 64 KiB."""
 
 
 class Revision(NamedTuple):
@@ -112,44 +119,116 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Refuse every class but zodbpickle's bytes."""
         if (module, name) == ("zodbpickle", "binary"):
-            return zodbpickle.binary
+            return _Binary
         raise pickle.UnpicklingError(f"{module}.{name} in transaction metadata")
 
 
+class _Binary(bytes):
+    """Stands for zodbpickle.binary, which like bytes would make a gigabyte of a number."""
+
+    def __new__(cls, value: bytes = b"") -> Self:
+        if not isinstance(value, bytes):
+            raise pickle.UnpicklingError(f"bytes made of a {type(value).__name__}")
+        return super().__new__(cls, value)
+
+
+def _check_memo(pickled: bytes) -> None:
+    """Raise ValueError if a few bytes would make a large memo: it is an array up to the largest index used."""
+    for opcode, argument, _ in genops(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument is not None and int(argument) > len(pickled):
+            raise ValueError(f"memo index {argument}")
+
+
 def extension_map(extension: bytes) -> dict[str, Any]:
-    """Return the extension's dictionary; empty if there is none or it holds more than plain values."""
+    """Return the extension's dictionary; empty if there is none or it holds what `extension_bytes` refuses."""
     if not extension:
         return {}
     try:
-        value = _PlainUnpickler(BytesIO(extension)).load()
+        _check_memo(extension)
+        return _plain_extension(_PlainUnpickler(BytesIO(extension)).load())
     except Exception:  # noqa: BLE001 - any garbage may stand in a twenty-year-old file; it must not stop an iteration
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def extension_bytes(extension: Mapping[str, Any] | None) -> bytes:
     """Return the bytes that the log keeps for an extension, b"" for an empty one.
 
     TypeError if it holds what the wire could not carry (lesson B42): keys that are no text, values that are no plain
-    values.
+    values, numbers of more than 64 bits, text that is no Unicode, or too much of all that.
     """
     if not extension:
         return b""
-    for key, value in extension.items():
-        if not isinstance(key, str):
-            raise TypeError(f"transaction extension: key {key!r} is no text")
-        _check_plain(key, value)
-    dumped: bytes = pickle.dumps(dict(extension), _PROTOCOL)
+    dumped: bytes = pickle.dumps(_plain_extension(extension), _PROTOCOL)
     return dumped
 
 
-def _check_plain(path: str, value: object) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(f"{path}[{key!r}]", key)
-            _check_plain(f"{path}[{key!r}]", item)
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_plain(f"{path}[{index}]", item)
-    elif not isinstance(value, str | bytes | bool | int | float | None):
-        raise TypeError(f"transaction extension: {path} is a {type(value).__name__}, not a plain value")
+def _plain_extension(extension: object) -> dict[str, Any]:
+    """Return a copy of the extension that is made of builtins, not their subclasses; else TypeError."""
+    if not isinstance(extension, Mapping):
+        raise TypeError(f"transaction extension: a {type(extension).__name__} instead of a dictionary")
+    copier = _PlainCopier()
+    for key in extension:
+        if not isinstance(key, str):
+            raise TypeError(f"transaction extension: key {reprlib.repr(key)} is no text")
+    return {copier.text("a key", key): copier.value(key, value, 1) for key, value in extension.items()}
+
+
+class _PlainCopier:
+    """Copies plain values; refuses all others, naming the path to them, and too many, as of a list within itself."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_CHARACTERS
+
+    def value(self, path: str, value: object, depth: int) -> object:
+        """Return a copy of `value`."""
+        self._count(path, 1)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.text(path, value)
+        if isinstance(value, bytes):
+            self._count(path, len(value))
+            return bytes(value)
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, int):
+            if not -(2**63) <= value < 2**64:
+                raise _refused(path, "takes more than 64 bits")
+            return int(value)
+        return self._container(path, value, depth)
+
+    def text(self, path: str, text: str) -> str:
+        """Return a copy of `text`."""
+        self._count(path, len(text))
+        try:
+            return text.encode("utf-8").decode("utf-8")
+        except UnicodeEncodeError:
+            raise _refused(path, "is no Unicode text") from None
+
+    def _container(self, path: str, value: object, depth: int) -> object:
+        if depth > _MAX_DEPTH:
+            raise _refused(path, f"is nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(value, Mapping):
+            return {
+                self._key(path, key): self.value(f"{path}[{key!r:.100}]", item, depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            copies = [self.value(f"{path}[{index}]", item, depth + 1) for index, item in enumerate(value)]
+            return copies if isinstance(value, list) else tuple(copies)
+        raise _refused(path, f"is a {type(value).__name__}, not a plain value")
+
+    def _key(self, path: str, key: object) -> object:
+        # the other keys that msgpack could carry are what its decoders refuse unless told otherwise
+        if not isinstance(key, str | bytes):
+            raise _refused(path, f"has a key, {reprlib.repr(key)}, that is neither text nor bytes")
+        return self.value(f"a key of {path}", key, 0)
+
+    def _count(self, path: str, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _refused(path, f"is where it takes more than {_MAX_CHARACTERS} characters")
+
+
+def _refused(path: str, reason: str) -> TypeError:
+    return TypeError(f"transaction extension: {path[:200]} {reason}")
