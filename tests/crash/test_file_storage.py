@@ -14,7 +14,6 @@ from ZODB.scripts import fstest
 from tests.crash.committer import LANES, OBJECTS, oid_of
 from zeo_server.storages.file import FileStorage
 
-
 ROOT = Path(__file__).parents[2]
 
 

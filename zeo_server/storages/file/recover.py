@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zeo_core.errors import FileFormatError
-from zeo_core.ids import ZERO_TID, Tid, tid_from_time, tid_repr
+from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import (
     DATA_HEADER,
@@ -107,20 +107,19 @@ def _check_index(reader: Reader, size: int, index: Index, end: int) -> Tid:
         reader.header(oid, position)
     window = Window(reader.descriptor, end)
     last_tid = ZERO_TID
-    checked = 0
+    seen: set[Oid] = set()
     for header in Log(reader, end).headers_backwards():
         last_tid = max(last_tid, header.tid)
         if header.status == STATUS_UNDONE:
             continue
-        # The records of the last transactions are where an index of an earlier or later state is wrong.
-        positions = _record_positions(reader.path, window, header)
-        for prefix, suffixes in positions.items():
+        # The last transactions are where an index of an earlier or later state is wrong.
+        for prefix, suffixes in _record_positions(reader.path, window, header).items():
             for suffix, packed in suffixes.items():
-                position = int.from_bytes(packed, "big")
-                if index.position(prefix + suffix) < position:
-                    raise ValueError(f"it lacks the record at byte {position}")
-                checked += 1
-        if checked >= _CHECKED_RECORDS:
+                oid, position = prefix + suffix, int.from_bytes(packed, "big")
+                if oid not in seen and index.position(oid) != position:
+                    raise ValueError(f"its record of oid {oid_repr(oid)} is not the one at byte {position}")
+                seen.add(oid)
+        if len(seen) >= _CHECKED_RECORDS:
             break
     return last_tid
 
