@@ -11,7 +11,7 @@ Nothing here is seen by readers before it is published: they find records only t
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
@@ -153,7 +153,7 @@ class Writer:
             raise
 
     def _cut_back(self) -> None:
-        """Take back what was appended; all of it has the status "c", so that a failure costs no data."""
+        """Take back what was appended since the last group."""
         try:
             os.ftruncate(self._descriptor.fd, self._end)
         except OSError as error:
@@ -163,7 +163,8 @@ class Writer:
         """Bring what was appended to disk, then mark it finished, then bring that to disk.
 
         After a failed sync nobody knows what is on disk, and a second sync would not tell: that is the end of writing
-        (lesson B28). The next opening of the file finds out.
+        (lesson B28). What was appended is taken back as far as the system lets it, since its committers are told that
+        it failed; whether that reaches the disk, the next opening of the file finds out.
         """
         try:
             durable.sync_data(self._descriptor.fd)
@@ -172,6 +173,7 @@ class Writer:
             durable.sync_data(self._descriptor.fd)
         except BaseException as error:
             self.close(f"{self._path}: closed to writes, since a commit failed on its way to disk ({error})")
+            self._cut_back()
             if isinstance(error, OSError):
                 raise failure(self._path, error) from error
             raise
@@ -184,14 +186,12 @@ class Writer:
         return position + written
 
 
-def _blocks(pieces: list[bytes]) -> list[bytes]:
-    """Join the pieces to blocks of about _BLOCK_BYTES: usually one."""
-    blocks: list[bytes] = []
+def _blocks(pieces: list[bytes]) -> Iterator[bytes]:
+    """Walk the pieces joined to blocks of about _BLOCK_BYTES: usually one."""
     start = size = 0
     for number, piece in enumerate(pieces):
         size += len(piece)
         if size > _BLOCK_BYTES:
-            blocks.append(b"".join(pieces[start : number + 1]))
+            yield b"".join(pieces[start : number + 1])
             start, size = number + 1, 0
-    blocks.append(b"".join(pieces[start:]))
-    return blocks
+    yield b"".join(pieces[start:])

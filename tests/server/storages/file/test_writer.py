@@ -144,6 +144,26 @@ def test_after_a_failed_sync_nothing_is_written_any_more() -> None:
         writer.write([prepared((A, b"a"))], Index())
 
 
+def test_a_finishing_that_is_interrupted_takes_the_group_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Data.fs"
+    writer = writer_of(path)
+    writer.write([prepared((A, b"kept"))], Index())
+    before = path.read_bytes()
+    syncs: list[int] = []
+
+    def interrupted(fd: int) -> None:
+        syncs.append(fd)
+        if len(syncs) == 2:
+            raise KeyboardInterrupt  # as a signal would, between the marking and the second sync
+
+    monkeypatch.setattr(os, "fdatasync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write([prepared((A, b"lost"))] * 2, Index())
+    assert path.read_bytes() == before
+    with pytest.raises(StorageClosedError):
+        writer.write([prepared((A, b"refused"))], Index())
+
+
 def test_a_group_that_cannot_be_laid_out_leaves_the_writer_usable(tmp_path: Path) -> None:
     writer = writer_of(tmp_path / "Data.fs")
     with pytest.raises(TypeError):
