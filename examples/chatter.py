@@ -26,6 +26,7 @@ from zeo_core.errors import ClientDisconnected, CommitInDoubtError, ZeodError
 
 DEFAULT = "zeo://127.0.0.1:9672"
 POLL_S = 0.05  # how often to ask for news; without news that costs no round trip
+PATIENCE_S = 1.0  # when the server is away, say so after this long
 RECENT_US = 60_000_000  # messages may come in up to a minute later than their time says
 SHOWN_AT_START = 10
 TRIES = 20  # a chat is one BTree that all write to, so conflicts are its normal life
@@ -182,7 +183,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Talk until the time is over, the input ends, or Ctrl-C."""
     options = parse()
-    with zeo_client.open(options.database) as db, closing(Session(db, options.session)) as session:
+    if not options.database.startswith("zeo://"):
+        sys.exit(f"chatter: {options.database} is no server's address, which begins with zeo://; a file has one user")
+    with (
+        zeo_client.open(options.database, reconnect_timeout=PATIENCE_S) as db,
+        closing(Session(db, options.session)) as session,
+    ):
         print(f"* {options.name} is in session {options.session}", flush=True)
         for message in session.earlier(SHOWN_AT_START):
             print(message, flush=True)
