@@ -13,10 +13,9 @@ from importlib.metadata import version
 
 from zeo_core.errors import ConfigurationError, StorageError
 from zeo_core.storage import ServedStorage
-from zeo_core.transaction import Invalidation
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
-from zeo_server.invalidation import InvalidationLog
+from zeo_server.invalidation import InvalidationLog, recent_transactions
 from zeo_server.listener import Address, Listener, address_text
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
@@ -104,8 +103,7 @@ def _tell(told: asyncio.Event, number: signal.Signals) -> None:
 
 
 def _recent(storage: ServedStorage, size: int) -> InvalidationLog:
-    # The last transaction at least: whoever has seen it has missed nothing.
-    return InvalidationLog(size, [Invalidation(storage.last_tid(), ())])
+    return InvalidationLog(size, recent_transactions(storage, size))
 
 
 @contextmanager

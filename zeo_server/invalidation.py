@@ -8,12 +8,42 @@ answer only for a tid that stands in the log itself (lesson B12).
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-from zeo_core.ids import Oid, Tid
+from zeo_core.ids import Oid, Tid, tid_from_time, tid_to_time
+from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Invalidation
 
-__all__ = ["Audience", "InvalidationLog", "Listener"]
+__all__ = ["Audience", "InvalidationLog", "Listener", "recent_transactions"]
+
+
+_WALK_MAX = 2000
+"""How many transactions are looked at for one step back in time when a log is seeded: a few milliseconds."""
+
+
+def recent_transactions(storage: ServedStorage, size: int) -> list[Invalidation]:
+    """Return what the last transactions of a storage changed, `size` of them if that many are quickly found.
+
+    The last one is always there, for clients that have missed nothing. A storage can be walked forwards only, so the
+    start is guessed: a second before the end, ten seconds, ...
+    """
+    last = storage.last_tid()
+    first = last
+    for window_s in (10.0**power for power in range(8)):
+        start = tid_from_time(max(tid_to_time(last) - window_s, 0))
+        found = [transaction.tid for transaction in islice(storage.transactions(start), _WALK_MAX + 1)]
+        if len(found) > _WALK_MAX:
+            break
+        if found:
+            first = found[-size] if len(found) >= size > 0 else found[0]
+        if len(found) >= size:
+            break
+    changes = [
+        Invalidation(transaction.tid, tuple(record.oid for record in transaction.records))
+        for transaction in storage.transactions(first)
+    ]
+    return changes or [Invalidation(last, ())]
 
 
 class InvalidationLog:

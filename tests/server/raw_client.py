@@ -19,6 +19,8 @@ def connect(address: tuple[str, int] | str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET, socket.SOCK_STREAM)
     sock.settimeout(TIMEOUT_S)
     sock.connect(address)
+    if not isinstance(address, str):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 

@@ -2,8 +2,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeo_core.ids import ZERO_TID, pack_id
-from zeo_core.transaction import Invalidation
-from zeo_server.invalidation import Audience, InvalidationLog
+from zeo_core.transaction import Invalidation, ObjectWrite, PreparedTransaction, TransactionMetadata
+from zeo_server.invalidation import Audience, InvalidationLog, recent_transactions
+from zeo_server.storages.mapping import MappingStorage
 
 A, B, C = (pack_id(n) for n in (1, 2, 3))
 T = [pack_id(n) for n in range(100, 110)]
@@ -76,6 +77,34 @@ def test_an_answer_is_complete_or_there_is_none(changes: list[frozenset[bytes]],
         assert last == history[-1][0]
         assert len(oids_changed) == len(set(oids_changed))
         assert set(oids_changed) == {oid for tid, oids in history if tid > pack_id(asked) for oid in oids}
+
+
+def committed(storage: MappingStorage, changes: list[tuple[bytes, ...]]) -> list[Invalidation]:
+    made = []
+    for oids in changes:
+        writes = tuple(ObjectWrite(oid, ZERO_TID, b"data") for oid in oids)
+        group = storage.write_group([PreparedTransaction(TransactionMetadata(), writes)])
+        storage.publish(group)
+        made.append(Invalidation(group.tids[0], oids))
+    return made
+
+
+def test_a_log_begins_with_the_tail_of_the_storage() -> None:
+    storage = MappingStorage()
+    assert recent_transactions(storage, 10) == [Invalidation(ZERO_TID, ())]
+    made = committed(storage, [(A,), (B, C), (), (A,)])
+    assert recent_transactions(storage, 10) == made
+    assert recent_transactions(storage, 2) == made[-2:]
+    assert recent_transactions(storage, 1) == made[-1:]
+    assert recent_transactions(storage, 0)[-1:] == made[-1:]
+
+
+def test_a_long_tail_is_not_walked_for_it() -> None:
+    storage = MappingStorage()
+    made = committed(storage, [(A,)] * 5000)
+    found = recent_transactions(storage, 100)
+    assert found == made[-len(found) :]
+    assert found
 
 
 class Ear:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from zeo_core.errors import (
     ConflictError,
@@ -69,6 +69,9 @@ class Coordinator:
         self._max_bytes = max_bytes
         self._open: dict[Member, dict[Hashable, ServerTransaction]] = {}
         self._in_doubt: set[ServerTransaction] = set()
+        self._promised_bytes = 0  # of all transactions in doubt
+        # What can fail is to fail at the vote (lesson B28); a storage without a disk has nothing to check.
+        self._check_room: Callable[[int], None] | None = getattr(storage, "check_room", None)
         self._locks: ObjectLocks[ServerTransaction] = ObjectLocks()
         self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name)
@@ -206,14 +209,17 @@ class Coordinator:
                 committed = current_tid(oid) or ZERO_TID
                 if committed != serial and oid not in transaction.writes:
                     return ReadConflictError(oid=oid, serials=(committed, serial))
+            if self._check_room is not None:
+                self._check_room(self._promised_bytes + transaction.size_bytes)
         except (ZeodError, OSError) as error:
-            _log.error("%s: a vote could not be checked: %s", self.name, error)
+            _log.error("%s: a vote is refused: %s", self.name, error)
             return error
         return None
 
     def _grant(self, transaction: ServerTransaction) -> None:
         transaction.move(Step.GRANT)
         self._in_doubt.add(transaction)
+        self._promised_bytes += transaction.size_bytes
         self._settled.clear()
         self._timeouts.start(transaction)
         _give(transaction, [])
@@ -232,11 +238,13 @@ class Coordinator:
 
     def _end(self, transaction: ServerTransaction, step: Step) -> None:
         """Move a transaction to its end and forget it, but for its locks."""
+        if transaction in self._in_doubt:
+            self._in_doubt.remove(transaction)
+            self._promised_bytes -= transaction.size_bytes
         transaction.move(step)
         transaction.drop()
         self.counters.active_txns -= 1
         self._timeouts.stop(transaction)
-        self._in_doubt.discard(transaction)
         mine = self._open.get(transaction.member)
         if mine is not None:
             del mine[transaction.id]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
 from zeo_core.errors import StorageError
-from zeo_core.ids import Oid, Tid
+from zeo_core.ids import Oid, Tid, oid_repr
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
 from zeo_server.commit.phases import Phase, Step, advance
 from zeo_server.invalidation import Listener
@@ -65,6 +65,10 @@ class ServerTransaction:
         if self.phase is not _BEGUN:
             self.move(Step.STAGE)
         if self.error is not None:
+            return
+        if not data:
+            # a length of zero marks a record that repeats another one's data: it must not get as far as the file
+            self.doom(StorageError(f"no data to store for oid {oid_repr(oid)}"))
             return
         replaced = self.writes.get(oid)
         if replaced is not None:

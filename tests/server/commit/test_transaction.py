@@ -50,7 +50,7 @@ def test_nothing_is_staged_after_the_vote() -> None:
     transaction = begun()
     transaction.move(Step.VOTE)
     with pytest.raises(StorageTransactionError, match="store is not possible"):
-        transaction.store(A, ZERO_TID, b"")
+        transaction.store(A, ZERO_TID, b"late")
     with pytest.raises(StorageTransactionError):
         transaction.check(A, ZERO_TID)
     assert transaction.phase is Phase.WAITING
@@ -74,6 +74,12 @@ def test_a_transaction_that_grows_too_large_is_doomed() -> None:
     transaction.store(B, ZERO_TID, b"x" * 700)
     assert "larger than 1000 bytes" in str(transaction.error)
     assert transaction.size_bytes == 0
+
+
+def test_an_object_without_data_dooms_the_transaction() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"")
+    assert "no data to store for oid 0x01" in str(transaction.error)
 
 
 def test_many_checks_are_counted_too() -> None:

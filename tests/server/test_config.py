@@ -1,0 +1,198 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from zeo_core.errors import ConfigurationError
+from zeo_server.config import Configuration, StorageSection, file_storage, load, numbered, parse_address
+from zeo_server.storages.file import FileStorage
+from zeo_server.storages.mapping import MappingStorage
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(text: str) -> Configuration:
+    Path("zeo.conf").write_text(text)
+    return load("zeo.conf")
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "zeo.conf" in message
+    return message
+
+
+ZEO = "<zeo>\naddress 9672\n</zeo>\n"
+STORAGE = "<mappingstorage>\n</mappingstorage>\n"
+
+
+def test_the_least_there_can_be() -> None:
+    configuration = loaded(ZEO + STORAGE)
+    assert configuration.address == ("", 9672)
+    assert [storage.name for storage in configuration.storages] == ["1"]
+    assert configuration.read_only is False
+    assert configuration.invalidation_queue_size == 100
+    assert configuration.transaction_timeout_s == 30
+    assert configuration.pid_filename is None
+    assert configuration.start_logging is None
+    assert configuration.warnings == ()
+
+
+def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEO_TEST_PORT", "8100")
+    Path("var").mkdir()
+    configuration = loaded("""
+        %define INSTANCE var
+        <zeo>
+            address 127.0.0.1:$(ZEO_TEST_PORT)
+            read-only false
+            invalidation-queue-size 250
+            invalidation-age 3600
+            transaction-timeout 60
+            pid-filename $INSTANCE/zeo.pid
+            client-conflict-resolution on
+            msgpack true
+            monitor-address 8101
+            authentication-protocol digest
+            authentication-database $INSTANCE/passwords
+            authentication-realm plone
+        </zeo>
+        <filestorage main>
+            path $INSTANCE/Data.fs
+            create no
+            read-only no
+            pack-gc false
+            pack-keep-old false
+            packer zc.FileStorage.packer
+        </filestorage>
+        <mappingstorage Temporary>
+            name temp
+        </mappingstorage>
+        <eventlog>
+            level info
+            <logfile>
+                path $INSTANCE/zeo.log
+                level info
+            </logfile>
+        </eventlog>
+        <runner>
+            program bin/runzeo
+            socket-name $INSTANCE/zeo.zdsock
+            daemon true
+            forever false
+            backoff-limit 10
+            exit-codes 0, 2
+            directory $INSTANCE
+            default-to-interactive true
+            <environment>
+                LANG C
+            </environment>
+        </runner>
+    """)
+    assert configuration.address == ("127.0.0.1", 8100)
+    assert configuration.invalidation_queue_size == 250
+    assert configuration.transaction_timeout_s == 60
+    assert configuration.pid_filename == "var/zeo.pid"
+    assert configuration.start_logging is not None
+    assert [(storage.name, storage.what) for storage in configuration.storages] == [
+        ("main", "var/Data.fs"),
+        ("temporary", "in memory"),  # ZConfig makes section names lower case
+    ]
+    without_effect = [warning.split(": ")[1].split(" ")[0] for warning in configuration.warnings]
+    assert without_effect == [
+        "monitor-address",
+        "authentication-protocol",
+        "authentication-database",
+        "authentication-realm",
+        "invalidation-age",
+        "client-conflict-resolution",
+        "packer",
+    ]
+
+
+def test_files_are_included() -> None:
+    Path("parts").mkdir()
+    Path("parts/storage.conf").write_text(STORAGE)
+    assert [storage.name for storage in loaded(ZEO + "%include parts/storage.conf").storages] == ["1"]
+
+
+def test_storages_are_opened_as_configured() -> None:
+    one, two = loaded(
+        ZEO + "<filestorage 1>\npath Data.fs\n</filestorage>\n<mappingstorage 2>\n</mappingstorage>"
+    ).storages
+    file = one.open()
+    assert isinstance(file, FileStorage)
+    assert not file.read_only()
+    file.close()
+    assert os.path.exists("Data.fs")
+    assert isinstance(two.open(), MappingStorage)
+    [reader] = loaded(ZEO + "<filestorage>\npath Data.fs\nread-only true\n</filestorage>").storages
+    storage = reader.open()
+    assert storage.read_only()
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("<zeo>\naddress 1\nadress 2\n</zeo>\n" + STORAGE, "line 3: 'adress' is not a known key name"),
+        ("<zeo>\n</zeo>\n" + STORAGE, "no values for 'address'"),
+        ("<zeo>\naddress localhost\n</zeo>\n" + STORAGE, "line 2: 'localhost' is no address: it has no port"),
+        ("<zeo>\naddress host:port\n</zeo>\n" + STORAGE, "'host:port' is no address"),
+        ("<zeo>\naddress 1\ntransaction-timeout -1\n</zeo>\n" + STORAGE, "transaction-timeout -1 is negative"),
+        ("<zeo>\naddress 1\ntransaction-timeout soon\n</zeo>\n" + STORAGE, "soon"),
+        ("<zeo>\naddress 1\npid-filename /no/where/pid\n</zeo>\n" + STORAGE, "/no/where/pid does not exist"),
+        ("<zeo>\naddress 1\n<ssl>\ncertificate x\n</ssl>\n</zeo>\n" + STORAGE, "<ssl> is not supported yet"),
+        (ZEO, "not enough values for section type 'zeod.storage'"),
+        (STORAGE, "no values for section type 'zeo'"),
+        (ZEO + "<filestorage>\n</filestorage>", "no values for 'path'"),
+        (ZEO + "<filestorage>\npath nowhere/Data.fs\n</filestorage>", "nowhere/Data.fs does not exist"),
+        (ZEO + "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>", "blob-dir is not supported yet"),
+        (ZEO + "<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
+        (ZEO + STORAGE + STORAGE, "two storages have the name '1' (a storage without a name is '1')"),
+        (ZEO + STORAGE + "<mappingstorage 1>\n</mappingstorage>", "two storages have the name '1'"),
+        (ZEO + "<dustystorage>\n</dustystorage>", "dustystorage"),
+        ("<zeo>\naddress 1\n", "zeo.conf"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_a_line(text: str, told: str) -> None:
+    assert told in refused(text)
+
+
+def test_a_file_that_is_missing() -> None:
+    with pytest.raises(ConfigurationError, match=r"missing\.conf"):
+        load("missing.conf")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9672", ("", 9672)),
+        (":9672", ("", 9672)),
+        ("localhost:9672", ("localhost", 9672)),
+        ("[::1]:9672", ("::1", 9672)),
+        ("/run/zeod.sock", "/run/zeod.sock"),
+        ("./zeod.sock", "./zeod.sock"),
+    ],
+)
+def test_addresses(text: str, address: object) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "localhost:port", "localhost:70000"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no address"):
+        parse_address(text)
+
+
+def test_the_nameless_storage_is_number_one() -> None:
+    sections: list[StorageSection] = [file_storage("", "a"), file_storage("2", "b")]
+    assert [section.name for section in numbered(sections, "x")] == ["1", "2"]
+    with pytest.raises(ConfigurationError, match="x: two storages have the name '2'"):
+        numbered([*sections, file_storage("2", "c")], "x")

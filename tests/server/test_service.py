@@ -1,0 +1,95 @@
+import asyncio
+
+import pytest
+
+from zeo_core.errors import ReadOnlyError
+from zeo_core.ids import ZERO_TID, pack_id
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.service import Service
+from zeo_server.storages.mapping import MappingStorage
+
+
+class Visitor:
+    """A connection of which only the end matters here."""
+
+    def __init__(self, service: Service, coordinator: Coordinator) -> None:
+        self.service, self.coordinator = service, coordinator
+        self.frames: list[bytes] = []
+        self.ends: list[str] = []
+        coordinator.join(self)
+        service.enter(self)
+
+    def send(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def disconnect(self, reason: str) -> None:
+        self.ends.append(reason)
+        self.coordinator.leave(self)
+        self.service.exit(self)
+
+    def abort(self) -> None:
+        self.disconnect("aborted")
+
+
+class Stubborn(Visitor):
+    """Does not go when it is asked to."""
+
+    def disconnect(self, reason: str) -> None:
+        self.ends.append(reason)
+
+
+def serving(**storages: MappingStorage) -> tuple[Service, Coordinator]:
+    loop = asyncio.get_running_loop()
+    coordinators = {name: Coordinator(storage, loop, name=name) for name, storage in storages.items()}
+    service = Service(coordinators)
+    return service, next(iter(coordinators.values()))
+
+
+async def test_storages_are_chosen_by_name() -> None:
+    service, main = serving(main=MappingStorage(), other=MappingStorage())
+    assert service.choose("main", False) is main
+    with pytest.raises(ValueError, match="unknown storage: 1"):
+        service.choose("1", False)
+    service.read_only = True
+    with pytest.raises(ReadOnlyError):
+        service.choose("main", False)
+    assert service.choose("main", True) is main
+    assert set(service.status()) == {"main", "other"}
+    await service.stop()
+
+
+async def test_stop_cuts_off_the_idle_and_waits_for_those_who_voted() -> None:
+    service, coordinator = serving(main=MappingStorage(), other=MappingStorage())
+    idle, voter = Visitor(service, coordinator), Visitor(service, coordinator)
+    outcomes: list[object] = []
+    coordinator.begin(voter, 1)
+    coordinator.store(voter, 1, pack_id(1), ZERO_TID, b"data")
+    coordinator.vote(voter, 1, outcomes.append)
+    stopping = asyncio.create_task(service.stop(10))
+    while not idle.ends:
+        await asyncio.sleep(0)
+    assert not voter.ends
+    coordinator.finish(voter, 1, outcomes.append)
+    await stopping
+    assert outcomes == [[], coordinator.storage.last_tid()]
+    assert idle.ends == voter.ends == ["the server is stopping"]
+
+
+async def test_stop_does_not_wait_for_ever() -> None:
+    service, coordinator = serving(main=MappingStorage())
+    voter = Visitor(service, coordinator)
+    outcomes: list[object] = []
+    coordinator.begin(voter, 1)
+    coordinator.vote(voter, 1, outcomes.append)
+    await service.stop(0.01)
+    assert outcomes == [[]]
+    assert voter.ends == ["the server is stopping"]
+    assert coordinator.storage.last_tid() == ZERO_TID
+
+
+async def test_one_who_does_not_take_its_last_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeo_server.service.CLOSE_GRACE_S", 0.01)
+    service, coordinator = serving(main=MappingStorage())
+    stubborn = Stubborn(service, coordinator)
+    await service.stop(0.01)
+    assert stubborn.ends[-1] == "aborted"
