@@ -9,7 +9,7 @@
 Bytes travel as bin, text as str, tuples as arrays that come back as tuples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,13 +18,31 @@ import msgpack
 from zeo_core.errors import RemoteProtocolError, to_wire
 from zeo_core.wire.frames import encode_frame
 
-__all__ = ["ERROR_FLAG", "KEEP_ALIVE_ID", "REPLY", "Encoder", "Message", "decode", "encode_one_way"]
+__all__ = [
+    "CONTAINER_MAX",
+    "ERROR_FLAG",
+    "KEEP_ALIVE_ID",
+    "REPLY",
+    "VALUES_MAX",
+    "Encoder",
+    "Message",
+    "decode",
+    "decode_call",
+    "encode_one_way",
+]
 
 REPLY = ".reply"
 KEEP_ALIVE_ID = -1
 ERROR_FLAG = 2
 
+CONTAINER_MAX = 4096
+"""The most items that an array or map in a call may have; some msgpacks make room for as many as a header claims."""
+
+VALUES_MAX = 65_536
+"""The most items that all arrays and maps of a call may have together: an empty map, one byte, takes 72 in memory."""
+
 _unpack = partial(msgpack.unpackb, use_list=False, raw=False, strict_map_key=False)
+_unpack_bounded = partial(_unpack, max_array_len=CONTAINER_MAX, max_map_len=CONTAINER_MAX)
 
 
 class Message(NamedTuple):
@@ -38,10 +56,43 @@ class Message(NamedTuple):
 
 def decode(payload: bytes | bytearray) -> Message:
     """Return the message in `payload`; RemoteProtocolError if it is not one."""
+    return _message(_unpack, payload)
+
+
+def decode_call(payload: bytes | bytearray) -> Message:
+    """Return the message in `payload` as `decode` does, but refuse what would take far more memory than its bytes.
+
+    For those who take calls of strangers. Replies may be larger: the oids of everything that a client missed.
+    """
+    if len(payload) <= VALUES_MAX:  # it cannot hold more values than bytes
+        return _message(_unpack_bounded, payload)
+    count = _Count()
+    return _message(partial(_unpack_bounded, list_hook=count, object_hook=count), payload)
+
+
+class _Count:
+    """Sees every array and map as it is completed, and stops decoding when they hold too many items together."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = VALUES_MAX
+
+    def __call__(self, container: Sized) -> Sized:
+        self._left -= len(container)
+        if self._left < 0:
+            raise ValueError(f"more than {VALUES_MAX} values")
+        return container
+
+
+def _message(unpack: Callable[[bytes | bytearray], Any], payload: bytes | bytearray) -> Message:
     try:
-        message_id, flag, method, body = _unpack(payload)
+        message = unpack(payload)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"not an M5 message: {type(error).__name__}: {error}"[:200]) from None
+    if type(message) is not tuple or len(message) != 4:
+        raise RemoteProtocolError("not an M5 message: no array of four")
+    message_id, flag, method, body = message
     if message_id == KEEP_ALIVE_ID:
         return Message(KEEP_ALIVE_ID, 0, "", None)  # its other fields carry nothing
     if type(method) is not str or not isinstance(flag, int):
@@ -55,6 +106,15 @@ def encode_one_way(method: str, args: Sequence[object]) -> bytes:
     return encode_frame(payload)
 
 
+_KEEP_ALIVE = encode_frame(msgpack.packb((KEEP_ALIVE_ID, True, "", ())))
+
+_BUFFER_BYTES = 1024
+"""What a Packer sets aside; its own default of 256 KiB would be 256 MiB for 1,000 idle clients."""
+
+_KEPT_BYTES = 4096
+"""A Packer whose last message was longer is replaced, for 0.3 us: it would keep twice that length for good."""
+
+
 class Encoder:
     """Encodes the messages of one session.
 
@@ -65,24 +125,34 @@ class Encoder:
     __slots__ = ("_pack",)
 
     def __init__(self) -> None:
-        self._pack = msgpack.Packer(use_bin_type=True).pack
+        self._pack = _packer()
 
     def call(self, message_id: int, method: str, args: Sequence[object]) -> bytes:
         """Return a call that wants a reply."""
-        return encode_frame(self._pack((message_id, False, method, args)))
+        return self._framed(self._pack((message_id, False, method, args)))
 
     def one_way(self, method: str, args: Sequence[object]) -> bytes:
         """Return a call that wants none."""
-        return encode_frame(self._pack((0, True, method, args)))
+        return self._framed(self._pack((0, True, method, args)))
 
     def reply(self, message_id: object, result: object) -> bytes:
         """Return the reply to the call `message_id`."""
-        return encode_frame(self._pack((message_id, 0, REPLY, result)))
+        return self._framed(self._pack((message_id, 0, REPLY, result)))
 
     def error(self, message_id: object, error: BaseException) -> bytes:
         """Return the error reply to the call `message_id`."""
-        return encode_frame(self._pack((message_id, ERROR_FLAG, REPLY, to_wire(error))))
+        return self._framed(self._pack((message_id, ERROR_FLAG, REPLY, to_wire(error))))
 
     def keep_alive(self) -> bytes:
-        """Return the message that only shows that the sender lives."""
-        return encode_frame(self._pack((KEEP_ALIVE_ID, True, "", ())))
+        """Return the message that only shows that the sender lives; any thread may ask for it."""
+        return _KEEP_ALIVE
+
+    def _framed(self, payload: bytes) -> bytes:
+        if len(payload) > _KEPT_BYTES:
+            self._pack = _packer()
+        return encode_frame(payload)
+
+
+def _packer() -> Callable[[object], bytes]:
+    pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True, buf_size=_BUFFER_BYTES).pack
+    return pack

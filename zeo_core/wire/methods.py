@@ -82,6 +82,10 @@ def _bytes(value: object) -> bool:
 
 
 def _map(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _optional_map(value: object) -> bool:
     return value is None or isinstance(value, dict)
 
 
@@ -134,7 +138,7 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             _TXN,
             Argument("user", "text", _text),
             Argument("description", "text", _text),
-            Argument("extension", "a map", _map),
+            Argument("extension", "a map or None", _optional_map),
             Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True),
             Argument("status", "text", _text, optional=True),
         ),

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 from zeo_core.errors import LocalProtocolError, RemoteProtocolError
-from zeo_core.wire.codec import ERROR_FLAG, KEEP_ALIVE_ID, REPLY, Encoder, Message, decode
+from zeo_core.wire.codec import ERROR_FLAG, KEEP_ALIVE_ID, REPLY, Encoder, Message, decode, decode_call
 from zeo_core.wire.frames import FrameDecoder, encode_frame
 from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES
 
@@ -82,7 +82,11 @@ class Registered(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The peer calls `method`, whose arguments fit the table. `one_way` wants no reply."""
+    """The peer calls `method`, whose arguments fit the table. `one_way` wants no reply.
+
+    The peer says which it wants, whatever the table says, as in ZEO: a load without a reply comes to nothing, and a
+    one-way method called for a reply is answered None.
+    """
 
     message_id: Any
     method: str
@@ -154,7 +158,8 @@ class Session:
         self._max_message_bytes = max_message_bytes
         self._frames = FrameDecoder(GREETING_MAX_BYTES)
         self._encoder = Encoder()
-        self._register_id: object = None
+        self._register_id: int | None = None
+        self._decode = decode_call if role is _SERVER else decode
         self._known = CLIENT_CALLS if role is _SERVER else SERVER_PUSHES
         self._callable = SERVER_PUSHES if role is _SERVER else CLIENT_CALLS
 
@@ -165,7 +170,8 @@ class Session:
 
         After Failed, or once the session is closed, whatever arrives is dropped.
         """
-        self._frames.feed(data)
+        if self.state is not _CLOSED:
+            self._frames.feed(data)
         while self.state is not _CLOSED:
             try:
                 payload = self._frames.take()
@@ -181,7 +187,7 @@ class Session:
     def _event(self, payload: bytes | bytearray) -> Event:
         if self.state is _GREETING:
             return self._greeted(payload)
-        message = decode(payload)
+        message = self._decode(payload)
         if message.method == REPLY:
             return self._reply(message)
         if message.message_id == KEEP_ALIVE_ID:
@@ -207,6 +213,8 @@ class Session:
             raise RemoteProtocolError(fault)
         if self.state is not _READY or name == "register":
             self._check_order(name)
+        if not flag and self.role is Role.CLIENT:
+            raise RemoteProtocolError(f"{name} wants a reply, where only one-way calls are expected")
         return Request(message_id, name, args, bool(flag))
 
     def _check_order(self, method: str) -> None:
@@ -217,6 +225,8 @@ class Session:
     def _reply(self, message: Message) -> Event:
         if self.role is _SERVER:
             raise RemoteProtocolError("a reply, where only calls are expected")
+        if type(message.message_id) is not int:  # not True or 1.0 either, which would equal the id of a call
+            raise RemoteProtocolError("a reply to what is no id of a call")
         if message.flag != ERROR_FLAG:
             if self.state is _UNREGISTERED and message.message_id == self._register_id:
                 self._move(Registered)

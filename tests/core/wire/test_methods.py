@@ -1,0 +1,185 @@
+"""The table of methods: true to the facts and to ZEO, and a check for every argument."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ZEO.asyncio.client
+import ZEO.ClientStorage
+import ZEO.StorageServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zeo_core.ids import ROOT_OID, tid_from_time
+from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Argument, Method
+
+OID = ROOT_OID
+TID = tid_from_time(1e9)
+
+METHODS = {**CLIENT_CALLS, **SERVER_PUSHES}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+
+NOT_IDS: list[object] = [None, 5, "12345678", b"", b"1234567", b"123456789", (), {}, 1.5, True]
+NOT_TEXT: list[object] = [None, 5, (), {}, 1.5, True]
+
+# for each argument's name: values that fit, and values that do not
+ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
+    "oid": ([OID, b"\xff" * 8], NOT_IDS),
+    "tid": ([TID], NOT_IDS),
+    "serial": ([bytes(8), TID], NOT_IDS),
+    "data": ([b"", b"x" * 1000], [None, 5, "text", (), {}, 1.5]),
+    "txn": ([1, -1, 2**63, "a", b"b"], [None, (), (1,), {}, 1.5]),
+    "storage": (["1", b"1", ""], NOT_TEXT),
+    "read_only": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
+    "n": ([0, 1, 100, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "size": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "user": (["u", b"u", ""], NOT_TEXT),
+    "description": (["d", b"d", ""], NOT_TEXT),
+    "extension": ([{}, {"a": 1}, None], [(), "text", b"", 5, (("a", 1),)]),
+    "status": ([" ", b"p"], NOT_TEXT),
+    "label": (["a client"], NOT_TEXT),
+    "oids": ([(), (OID,), (OID, TID)], [None, 5, OID, {}, (5,), (OID, b"short"), (OID, (OID,)), ((),), [OID]]),
+    "changes": ([{}, {"length": 5}], [None, (), 5, "text", b""]),
+}
+OPTIONAL_TID = ([TID, None], [value for value in NOT_IDS if value is not None])
+
+
+def values_of(method: Method, argument: Argument) -> tuple[list[Any], list[Any]]:
+    if (method.name, argument.name) == ("tpc_begin", "tid"):
+        return OPTIONAL_TID
+    return ARGUMENTS[argument.name]
+
+
+def valid_args(method: Method) -> tuple[Any, ...]:
+    return tuple(values_of(method, argument)[0][0] for argument in method.arguments)
+
+
+def required(method: Method) -> int:
+    return sum(not argument.optional for argument in method.arguments)
+
+
+def misfits() -> Iterator[tuple[Method, str, tuple[Any, ...]]]:
+    """Walk every method with one argument wrong: (method, the argument's name, arguments)."""
+    for method in METHODS.values():
+        args = valid_args(method)
+        for index, argument in enumerate(method.arguments):
+            for wrong in values_of(method, argument)[1]:
+                yield method, argument.name, (*args[:index], wrong, *args[index + 1 :])
+
+
+@every_method
+def test_arguments_that_fit(method: Method) -> None:
+    args = valid_args(method)
+    for count in range(required(method), len(args) + 1):
+        assert method.fault(args[:count]) is None
+    for index, argument in enumerate(method.arguments):
+        for value in values_of(method, argument)[0]:
+            assert method.fault((*args[:index], value, *args[index + 1 :])) is None
+
+
+def test_a_wrong_argument_is_named() -> None:
+    for method, name, args in misfits():
+        fault = method.fault(args)
+        assert fault is not None, (method.name, args)
+        expects = next(argument.expects for argument in method.arguments if argument.name == name)
+        assert fault == f"{method.name}: {name} must be {expects}"
+
+
+@every_method
+def test_a_missing_argument_is_named(method: Method) -> None:
+    args = valid_args(method)
+    for count in range(required(method)):
+        assert method.fault(args[:count]) == f"{method.name} lacks the argument {method.arguments[count].name}"
+
+
+@every_method
+def test_too_many_arguments(method: Method) -> None:
+    assert method.fault((*valid_args(method), 1)) == f"{method.name} takes up to {len(method.arguments)} arguments"
+
+
+@every_method
+@pytest.mark.parametrize("args", [None, 5, "ab", b"ab", {}, {"oid": OID}, []])
+def test_arguments_that_are_no_array(method: Method, args: object) -> None:
+    fault = method.fault(args)
+    assert fault is not None
+    assert fault.startswith(method.name)
+
+
+any_value = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.just(OID)),
+    lambda inner: st.one_of(st.lists(inner).map(tuple), st.dictionaries(st.text(), inner)),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(list(METHODS.values())), st.lists(any_value, max_size=7).map(tuple))
+def test_no_arguments_raise(method: Method, args: tuple[Any, ...]) -> None:
+    fault = method.fault(args)
+    assert fault is None or method.name in fault
+
+
+# -- the table itself --------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_what_this_version_serves() -> None:
+    assert set(CLIENT_CALLS) == {
+        *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
+        *("loadBefore", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
+        *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+    }
+    assert set(SERVER_PUSHES) == {"invalidateTransaction", "info"}
+
+
+@every_method
+def test_an_entry_is_whole(method: Method) -> None:
+    assert METHODS[method.name] is method
+    assert re.match(r"[A-Z].*\.$", method.doc)
+    optional = [argument.optional for argument in method.arguments]
+    assert optional == sorted(optional)  # those that may be left out are the last
+    names = [argument.name for argument in method.arguments]
+    assert len(set(names)) == len(names)
+
+
+def test_the_one_way_methods_are_zeos() -> None:
+    one_way = {name for name, method in METHODS.items() if method.reply is None}
+    assert one_way == {
+        *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "set_client_label"),
+        *SERVER_PUSHES,
+    }
+
+
+def test_whoever_reads_only_may_call_what_writes_nothing() -> None:
+    assert {name for name, method in CLIENT_CALLS.items() if method.writes} == {
+        *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+    }
+    assert not any(method.writes for method in SERVER_PUSHES.values())
+
+
+NOT_ZEOS = {"getSize"}  # ZEO tells the size in get_info's map only, so that a client of ours must ask there
+
+
+@pytest.mark.parametrize("method", CLIENT_CALLS.values(), ids=CLIENT_CALLS.keys())
+def test_calls_are_those_of_zeos_server(method: Method) -> None:
+    assert method.name in {"register", *ZEO.StorageServer.registered_methods, *NOT_ZEOS}
+    theirs = getattr(ZEO.StorageServer.ZEOStorage, method.name, None)
+    if theirs is None:
+        return  # ZEO makes it when a client registers, of the storage's own method
+    parameters = list(inspect.signature(theirs).parameters.values())[1:]
+    assert len(method.arguments) == len(parameters)
+    # ours may let an argument go that theirs insists on, never the other way round
+    needed = sum(parameter.default is parameter.empty for parameter in parameters)
+    assert required(method) <= needed
+
+
+@pytest.mark.parametrize("method", SERVER_PUSHES.values(), ids=SERVER_PUSHES.keys())
+def test_pushes_are_those_that_zeos_client_takes(method: Method) -> None:
+    assert method.name in ZEO.asyncio.client.Protocol.client_methods
+    theirs = inspect.signature(getattr(ZEO.ClientStorage.ClientStorage, method.name))
+    assert len(method.arguments) == len(theirs.parameters) - 1
+
+
+def test_the_tables_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        CLIENT_CALLS["x"] = CLIENT_CALLS["ping"]  # type: ignore[index]
