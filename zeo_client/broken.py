@@ -41,7 +41,7 @@ class Broken:
         self._keep("broken_init_args", args)
 
     def _keep(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+        vars(self)[name] = value
 
     def __setstate__(self, state: Any) -> None:
         self._keep("broken_state", state)

@@ -175,4 +175,4 @@ class Commit:
         self._registered = []
         self._new = {}
         self._stored = {}
-        self._writer.new.clear()
+        self._writer.forget()

@@ -18,6 +18,7 @@ from zeo_client.broken import Broken, BrokenPickler, persistent_broken
 from zeo_client.unpicklable import unpicklable_path
 from zeo_core.errors import InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
 from zeo_core.ids import Oid, oid_repr
+from zeo_core.record import pickle_source
 
 __all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name"]
 
@@ -29,6 +30,7 @@ FindClass = Callable[[str, str], Any]
 
 # Asked for each part of a state; most parts are of these types, and a set answers in half of isinstance's time.
 _PLAIN: Final = frozenset({str, int, dict, list, tuple, float, bool, bytes, type(None), set, frozenset})
+_LARGE_BYTES: Final = 4096
 _MAY_BE_PERSISTENT: Final = (Persistent, type, WeakRef)
 
 
@@ -69,14 +71,6 @@ class _Chunks(list[bytes]):
     write = list.append
 
 
-class _Source(BytesIO):
-    """A file for an unpickler that lets it look ahead, so that it reads all at once and not byte by byte."""
-
-    def peek(self, _size: int) -> bytes:
-        """Return what was not yet read."""
-        return self.getvalue()[self.tell() :]
-
-
 class ObjectWriter:
     """Serializes the objects of one connection.
 
@@ -89,8 +83,17 @@ class ObjectWriter:
         self._jar = jar
         self._chunks = _Chunks()
         self._current: Any = None  # the object that is being serialized, for errors
-        self._pickler = pickle.Pickler(self._chunks, PROTOCOL)
-        self._pickler.persistent_id = self._persistent_id
+        self._pickler = self._new_pickler()
+
+    def forget(self) -> None:
+        """Let go of all objects, at the end of a commit."""
+        self.new.clear()
+        self._current = None
+
+    def _new_pickler(self) -> Any:
+        pickler = pickle.Pickler(self._chunks, PROTOCOL)
+        pickler.persistent_id = self._persistent_id
+        return pickler
 
     def serialize(self, obj: Any) -> bytes:
         """Return the object's record.
@@ -102,23 +105,24 @@ class ObjectWriter:
         state = obj.__getstate__()
         self._current = obj
         try:
-            return self._dump(self._pickler, metadata, state)
+            data = self._dump(self._pickler, metadata, state)
         except (TypeError, AttributeError, pickle.PicklingError) as error:
             return self._dump_with_care(metadata, state, error)
-        finally:
-            self._current = None
+        if len(data) > _LARGE_BYTES:
+            # A memo keeps the size that it once needed, and to clear it takes as long as the largest object did.
+            self._pickler = self._new_pickler()
+        return data
 
     def _dump(self, pickler: Any, metadata: object, state: object) -> bytes:
         chunks = self._chunks
         try:
             # Both pickles share a memo: the state names classes that the metadata have named already by number.
-            pickler.clear_memo()
             pickler.dump(metadata)
             pickler.dump(state)
             return b"".join(chunks)
         finally:
             chunks.clear()
-            pickler.clear_memo()  # it would keep the state alive until the next object
+            pickler.clear_memo()  # afterwards, because it would keep the state alive until the next object
 
     def _dump_with_care(self, metadata: object, state: object, error: Exception) -> bytes:
         """Try again with the pickler that knows placeholders; if that fails too, find out what is at fault."""
@@ -255,7 +259,7 @@ class ObjectReader:
             raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
 
     def _unpickler(self, data: bytes) -> Any:
-        unpickler = _RecordUnpickler(_Source(data))
+        unpickler = _RecordUnpickler(pickle_source(data))
         unpickler.find_class = self._find_class
         unpickler.persistent_load = self._load_reference
         return unpickler

@@ -30,6 +30,7 @@ class Snapshot:
         self._lock = hub.lock
         self._known: Tid = ZERO_TID  # the last transaction whose changes are in _pending or were handed over
         self._pending: set[Oid] | None = None  # None: anything may have changed
+        self._distrusted = False  # invalidateCache came, and the view has not moved since that was handed over
         self._start: Tid = ZERO_TID
         # Before last_tid is read for the first time: no commit may fall between the two (B41).
         hub.register(self)
@@ -48,12 +49,15 @@ class Snapshot:
         last = self._storage.last_tid()
         with self._lock:
             if last > self._known:
-                # It moved without announcing what changed: a connection that was lost and renewed, or somebody who
-                # writes to the storage behind the DB's back. invalidateCache says so too, but it may have been
-                # answered by a move to the old state between the call and the new last tid (B9).
+                # It moved without announcing what changed: somebody writes to the storage behind the DB's back.
                 self._known, self._pending = last, None
             changed, self._pending = self._pending, set()
-            self._start = successor(self._known)
+            start = successor(self._known)
+            if changed is not None and self._distrusted and start != self._start:
+                # A client that is connected again says invalidateCache first and moves its last tid then (B9). The
+                # view may have looked at the old state in between, so the first move after it is not to be trusted.
+                changed, self._distrusted = None, False
+            self._start = start
         return changed
 
     def load(self, oid: Oid) -> tuple[bytes, Tid]:
@@ -86,7 +90,7 @@ class Snapshot:
 
     def note_everything(self) -> None:
         """Take note that anything may have changed; the hub calls it, holding the lock."""
-        self._pending = None
+        self._pending, self._distrusted = None, True
 
 
 class InvalidationHub:

@@ -23,15 +23,26 @@ Source: ZODB's serialize module, whose records these are.
 """
 
 import pickle as _stdlib_pickle
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final, Protocol, Self
 
 from zodbpickle import pickle
+from zodbpickle.pickle_3 import _Unpickler as _PurePythonUnpickler
 
 from zeo_core.errors import RecordFormatError
 from zeo_core.ids import Oid, oid_repr
 
-__all__ = ["PICKLE", "PickleFormat", "RecordFormat", "class_name", "format_name", "references", "register_format"]
+__all__ = [
+    "PICKLE",
+    "PickleFormat",
+    "RecordFormat",
+    "class_name",
+    "format_name",
+    "pickle_source",
+    "references",
+    "register_format",
+]
 
 PICKLE: Final = "pickle"
 """The name of the format of records without a prefix."""
@@ -51,6 +62,33 @@ class RecordFormat(Protocol):
 
     def class_name(self, data: bytes) -> str:
         """Return the dotted name of the object's class; RecordFormatError for data that are no such record."""
+
+
+class _WholeSource:
+    """A file for the fast unpickler, which takes more than it asks for: all at the first read, then nothing.
+
+    From a BytesIO it would fetch every opcode and every argument with a call of its own, which takes half of the time
+    of reading a usual record. (A `peek` method would do as well, were it not that zodbpickle reads on after an error
+    and so turns every exception that a class raises while it is loaded into a SystemError.)
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, _size: int) -> bytes:
+        """Return what is left."""
+        data, self._data = self._data, b""
+        return data
+
+    def readline(self) -> bytes:
+        """Return what is left; the unpickler looks for the end of the line in what it has before it asks for more."""
+        return self.read(0)
+
+
+pickle_source: Final[Callable[[bytes], Any]] = BytesIO if pickle.Unpickler is _PurePythonUnpickler else _WholeSource
+"""Makes the file from which zodbpickle's Unpickler is to read a record."""
 
 
 class _Inert:
@@ -95,7 +133,7 @@ class PickleFormat:
         """Return the strong references; see RecordFormat."""
         found: list[Any] = []
         # errors="bytes": Python 2 wrote oids as strings, and those have bytes beyond ASCII in larger databases.
-        unpickler = pickle.Unpickler(BytesIO(data), errors="bytes")
+        unpickler = pickle.Unpickler(pickle_source(data), errors="bytes")
         unpickler.persistent_load = found.append
         try:
             unpickler.noload()  # the class's metadata: a persistent class is referred to from here
@@ -144,7 +182,7 @@ def _plain_class_name(data: bytes) -> str:
 
 
 def _metadata_class_name(data: bytes) -> str:
-    metadata = _MetadataUnpickler(BytesIO(data), errors="bytes").load()
+    metadata = _MetadataUnpickler(pickle_source(data), errors="bytes").load()
     described = metadata[0] if isinstance(metadata, tuple) and metadata else metadata
     if isinstance(described, type):
         return f"{described.__module__}.{described.__qualname__}"
