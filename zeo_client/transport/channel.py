@@ -6,7 +6,12 @@ order of the stream: replies are given to the calls they belong to, pushes to `o
 wakes another waiting thread to read on. When no thread waits, the supervisor's background thread reads (`attend`).
 
 Lesson B1 is kept here: what a reply changes (the cache) is done by its `on_reply`, in the reader, before the next
-message is looked at; and lesson B20: an error in there ends the connection.
+message is looked at; and lesson B20: an error in there ends the connection. Nothing in there may wait for the server:
+the thread that would read the answer is the very one that waits.
+
+An exception from outside (KeyboardInterrupt) may hit any instruction. A thread that is reading or sending when it comes
+cannot tell what it has already taken from the stream or given to it, so it ends the connection; a thread that only
+waits goes away alone.
 """
 
 import contextlib
@@ -17,10 +22,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
-from zeo_core.errors import ClientDisconnected, RemoteProtocolError, from_wire
+from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError, from_wire
+from zeo_core.wire.codec import Encoder
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
 
 __all__ = ["Call", "Channel", "OnPush", "OnReply"]
@@ -43,6 +49,8 @@ invalidation can lie in the socket after the last call; polling all the time wou
 
 KEEP_ALIVE_S = 60.0
 """ZEO's clients send a sign of life as often."""
+
+KEEP_ALIVE = Encoder().keep_alive()
 
 
 class Call:
@@ -72,6 +80,7 @@ class Channel:
     def __init__(self, sock: socket.socket, address: Address, on_push: OnPush, max_message_bytes: int) -> None:
         self.address = address
         self.lost: str | None = None
+        self._reason = ""
         self._sock = sock
         self._on_push = on_push
         self._session = Session(Role.CLIENT, max_message_bytes)
@@ -79,7 +88,9 @@ class Channel:
         self._calls = 0
         self._pending: dict[int, Call] = {}
         self._sending = threading.Lock()
-        self._reading = threading.Lock()
+        # Whoever holds it is the reader. Reentrant only because such a lock knows its holder.
+        self._reading = threading.RLock()
+        self._applying = False  # the reader is in the middle of a message
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
@@ -87,9 +98,12 @@ class Channel:
         """Shake hands; before any call, under the socket's own timeout. ClientDisconnected says what went wrong."""
         greeted = False
         while not greeted:
-            for event in self._session.receive(self._receive()):
+            data = self._receive()
+            if not data:
+                self.fail("the server closed the connection before it greeted")
+            for event in self._session.receive(data):
                 if isinstance(event, Greeted):
-                    self._sock.sendall(event.answer)
+                    self.send(event.answer)
                     greeted = True
                 elif isinstance(event, Failed):
                     self.fail(str(event.error))
@@ -105,57 +119,80 @@ class Channel:
     ) -> Call:
         """Send a call, after the one-way calls in `before`, in one write.
 
-        ClientDisconnected if nothing was sent because the connection is lost already. If it gets lost meanwhile,
-        `wait` tells.
+        ClientDisconnected if it could not be sent whole: the server cannot have acted on it. If the connection is lost
+        later, `wait` tells.
         """
         call = Call(method, args, on_reply)
-        try:
-            with self._sending:
-                if self.lost is not None:
-                    raise self._disconnected()
-                message_id = next(self._ids)
-                data = self._session.call(message_id, method, args)
-                self._pending[message_id] = call
-                self._calls = message_id
-                self._sock.sendall(before + data if before else data)
-        except OSError as error:
-            self.fail(f"sending failed: {error}")
+        with self._sending:
+            if self.lost is not None:
+                raise self._disconnected()
+            message_id = next(self._ids)
+            data = self._session.call(message_id, method, args)
+            self._pending[message_id] = call
+            self._calls = message_id
+            fault = self._write(before + data if before else data)
+        if fault is not None:
+            self._cannot_send(fault)
         return call
 
     def send(self, data: bytes) -> None:
         """Send encoded one-way calls; ClientDisconnected if the connection is lost."""
+        with self._sending:
+            if self.lost is not None:
+                raise self._disconnected()
+            fault = self._write(data)
+        if fault is not None:
+            self._cannot_send(fault)
+
+    def _write(self, data: bytes) -> BaseException | None:
+        """Send, and return what went wrong: to be told without the lock, which `fail` wants."""
         try:
-            with self._sending:
-                if self.lost is not None:
-                    raise self._disconnected()
-                self._sock.sendall(data)
-        except OSError as error:
-            self.fail(f"sending failed: {error}")
+            self._sock.sendall(data)
+        except BaseException as error:  # noqa: BLE001 - an interrupt, too, may leave half a message behind
+            return error
+        return None
+
+    def _cannot_send(self, fault: BaseException) -> NoReturn:
+        if isinstance(fault, OSError):
+            self.fail(f"sending failed: {fault}")
             raise self._disconnected() from None
+        self.fail(f"interrupted while sending: {type(fault).__name__}")
+        raise fault
 
     def wait(self, call: Call) -> Any:
         """Wait for the reply to `call`, reading for everybody if no other thread does."""
+        if self._applying:
+            self._check_not_applying(call)
         call.waiting = True  # before looking for the reader's place: whoever leaves it looks for waiting calls after
-        while not call.done:
-            if self._reading.acquire(blocking=False):
-                try:
+        try:
+            while not call.done:
+                if self._reading.acquire(blocking=False):
                     self._read_until(call)
-                finally:
                     self._leave_reading()
-            else:
-                call.wake.acquire()
+                else:
+                    call.wake.acquire()
+        except BaseException as error:
+            call.waiting = False
+            self._interrupted(error)
+            raise
         if call.error is not None:
             raise call.error
         return call.result
 
-    def drain(self) -> None:
-        """Take in what has arrived already, without waiting: fresher snapshots for the price of one system call."""
-        if not self._reading.acquire(blocking=False):
-            return  # its holder is taking it in
+    def drain(self) -> bool:
+        """Take in what has arrived already, without waiting: fresher snapshots for the price of one system call.
+
+        False if there is a reader already, which is taking it in; perhaps this very thread, in `on_push`.
+        """
         try:
+            if self._applying or not self._reading.acquire(blocking=False):
+                return False
             self._take_in_available()
-        finally:
             self._leave_reading()
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+        return True
 
     def pending_calls(self) -> list[Call]:
         """Return the calls that have no reply yet."""
@@ -168,19 +205,22 @@ class Channel:
 
     def fail(self, reason: str) -> None:
         """End the connection: every pending and every later call raises ClientDisconnected with `reason`."""
-        # The socket first: a thread that is stuck in sendall holds the lock that is wanted next.
+        # The reason first: the reader will fail, too, when the socket ends under it. Then the socket: a thread that is
+        # stuck in sendall holds the lock that is wanted next.
+        self._reason = self._reason or reason
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         with self._sending:
             if self.lost is not None:
                 return
-            self.lost = reason
+            self.lost = self._reason
             self._session.close()
             pending = list(self._pending.values())
             self._pending.clear()
         for call in pending:
-            call.error = self._disconnected()
-            call.done = True
+            if not call.done:
+                call.error = self._disconnected()
+                call.done = True
             call.signal()
 
     def close(self) -> None:
@@ -200,20 +240,41 @@ class Channel:
             if seen != self._calls:  # somebody has been calling, and reads
                 seen = self._calls
                 time.sleep(TICK_S)
-            elif poll.poll(KEEP_ALIVE_S * 1000):
-                self.drain()
-            else:
+            elif not poll.poll(KEEP_ALIVE_S * 1000):
                 self._keep_alive()
+            elif not self.drain():
+                time.sleep(TICK_S)  # the reader is busy with what it read; what came after it is still readable
 
     def _keep_alive(self) -> None:
         with contextlib.suppress(ClientDisconnected):
-            self.send(self._session.keep_alive())
+            self.send(KEEP_ALIVE)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def _leave_reading(self) -> None:
         """Give up the reader's place and wake a thread that waits for a reply, to take it."""
         self._reading.release()
+        self._wake_a_reader()
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Leave `wait` or `drain` by an exception, at whatever instruction it came."""
+        try:
+            self._reading.release()  # only its holder can
+        except RuntimeError:
+            pass  # this thread was not the reader, but it may have been woken to become it
+        else:
+            self.fail(f"interrupted while reading: {type(error).__name__}")
+        self._wake_a_reader()
+
+    def _check_not_applying(self, call: Call) -> None:
+        """Refuse to wait in the thread that is in the middle of a message: nobody would read the reply."""
+        if self._reading.acquire(blocking=False):  # it is this thread's, or free
+            applying = self._applying
+            self._reading.release()
+            if applying:
+                raise LocalProtocolError(f"{call.method} was called while a message of the server was being applied")
+
+    def _wake_a_reader(self) -> None:
         for call in self.pending_calls() if self._pending else ():
             if call.waiting and not call.done:
                 call.signal()
@@ -245,47 +306,50 @@ class Channel:
         if not data:
             self.fail("the server closed the connection")
             return
+        self._applying = True
         try:
             for event in self._session.receive(data):
                 self._dispatch(event, own)
         except Exception as error:
             # Whatever could not be applied is lost for good: only a new connection, verified, can make it up (B20).
-            logger.exception("%s: cannot apply what the server sent", self.address)
-            self.fail(f"cannot apply what the server sent: {error}")
-        except BaseException:  # KeyboardInterrupt in the middle of it
-            self.fail("interrupted while applying what the server sent")
-            raise
+            if self.lost is None:  # else it met a connection that was closed meanwhile
+                logger.exception("%s: cannot apply what the server sent", self.address)
+                self.fail(f"cannot apply what the server sent: {error}")
+        finally:
+            self._applying = False
 
     def _dispatch(self, event: Event, own: Call | None) -> None:
         if type(event) is Reply:
-            call = self._pop(event.message_id)
+            call = self._called(event.message_id)
             on_reply = call.on_reply
             try:
                 call.result = event.result if on_reply is None else on_reply(call, event.result)
             except Exception as error:
                 call.error = error
+                self._done(call, event.message_id, own)
                 raise
-            finally:
-                self._done(call, own)
+            self._done(call, event.message_id, own)
         elif type(event) is Request:
             self._on_push(self, event.method, event.args)
         elif type(event) is ErrorReply:
-            call = self._pop(event.message_id)
+            call = self._called(event.message_id)
             call.error = from_wire(event.name, event.arguments)
-            self._done(call, own)
+            self._done(call, event.message_id, own)
         elif type(event) is Failed:
             self.fail(str(event.error))
 
-    def _pop(self, message_id: object) -> Call:
-        call = self._pending.pop(message_id, None) if isinstance(message_id, int) else None
+    def _called(self, message_id: object) -> Call:
+        call = self._pending.get(message_id) if type(message_id) is int else None
         if call is None:
             raise RemoteProtocolError(f"a reply to {message_id!r}, which is no call of ours")
         return call
 
-    def _done(self, call: Call, own: Call | None) -> None:
+    def _done(self, call: Call, message_id: int, own: Call | None) -> None:
         call.done = True
         if call is not own:
             call.signal()
+        # Last: should an interrupt come before, `fail` still finds the call and wakes its thread.
+        self._pending.pop(message_id, None)
 
     def _disconnected(self) -> ClientDisconnected:
         return ClientDisconnected(str(self.address), self.lost or "")
