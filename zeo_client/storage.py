@@ -30,6 +30,7 @@ from zeo_core.record import class_name
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
 from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS
 from zeo_core.zodb import ZODBStorage
 
 __all__ = ["CACHE_BYTES", "ClientStorage"]
@@ -80,6 +81,7 @@ class ClientStorage(ZODBStorage):
         self._oids_generation: Channel | None = None
         self._txn_ids = itertools.count(1)
         self._staged: dict[int, Staging] = {}
+        self._turn = threading.Lock()  # from vote to the end, with servers that take one transaction at a time
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
         self._channel = self._supervisor.channel
         self._supervisor.start()
@@ -197,6 +199,7 @@ class ClientStorage(ZODBStorage):
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
         staging = self._staging(transaction)
+        self._take_turn(staging)
         channel = self._same_channel(staging)
         staging.sent = True
         answer = channel.wait(channel.start("vote", (staging.txn_id,), before=staging.burst()))
@@ -224,6 +227,8 @@ class ClientStorage(ZODBStorage):
             tid: Tid = channel.wait(call)
         except ClientDisconnected as error:
             raise CommitInDoubtError(error.address, error.reason) from error
+        finally:
+            self._give_turn(staging)
         return tid
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -233,6 +238,19 @@ class ClientStorage(ZODBStorage):
         if staging is not None and staging.sent and staging.generation.lost is None:
             with contextlib.suppress(ClientDisconnected):  # the server aborts what a lost client left
                 staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
+        if staging is not None:
+            self._give_turn(staging)
+
+    def _take_turn(self, staging: Staging) -> None:
+        """Wait until no other transaction is between its vote and its end, unless the server takes several at once."""
+        if not staging.has_turn and CONCURRENT_TRANSACTIONS not in self._info.get("extensions", ()):
+            self._turn.acquire()
+            staging.has_turn = True
+
+    def _give_turn(self, staging: Staging) -> None:
+        if staging.has_turn:
+            staging.has_turn = False
+            self._turn.release()
 
     def _staging(self, transaction: Any) -> Staging:
         staging = self._staged.get(id(transaction))

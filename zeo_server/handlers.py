@@ -13,7 +13,7 @@ from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid, tid_to_time
 from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import CLIENT_CALLS
+from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.service import Connection
@@ -62,6 +62,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "supportsUndo": False,
         "supports_record_iternext": False,
         "interfaces": (),
+        "extensions": (CONCURRENT_TRANSACTIONS,),
     }
 
 

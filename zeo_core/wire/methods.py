@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 from zeo_core.ids import is_id
 
-__all__ = ["CLIENT_CALLS", "SERVER_PUSHES", "Argument", "Method"]
+__all__ = ["CLIENT_CALLS", "CONCURRENT_TRANSACTIONS", "SERVER_PUSHES", "Argument", "Method"]
+
+CONCURRENT_TRANSACTIONS = "concurrent-transactions"
+"""An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
+once, told apart by their ids. A ZEO server closes a connection that begins a second one."""
 
 Check = Callable[[object], bool]
 
