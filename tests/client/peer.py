@@ -12,6 +12,7 @@ itself, in any order, from its own thread:
 
 import contextlib
 import functools
+import gc
 import socket
 import sys
 import threading
@@ -380,7 +381,8 @@ class Peer:
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """Fail when a thread of the client's is still there some time after the block."""
+    """Fail when a thread or a socket of the client's is still there some time after the block."""
     before = set(threading.enumerate())
     yield
     until(lambda: not [thread for thread in set(threading.enumerate()) - before if "zeod" in thread.name])
+    gc.collect()  # a socket that was not closed makes a ResourceWarning, which is an error

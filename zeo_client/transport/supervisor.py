@@ -13,8 +13,10 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import partial
+from typing import Any
 
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel, OnPush
@@ -31,9 +33,12 @@ DIAL_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 """How long `close` waits for the background thread, which may be in the middle of dialling; it ends by itself."""
 
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 5.0
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 1.0
 """The pause between rounds of attempts doubles from the first to the second, shortened at random by up to a half so
-that the clients of a server that comes back do not arrive all at once."""
+that the clients of a server that comes back do not arrive all at once. A call waits some seconds for a server that is
+restarted: a longer pause would use them up."""
+
+CLOSED_HERE = "closed by this client"
 
 TCP_USER_TIMEOUT_MS = 60_000
 """Sent data that stays unacknowledged this long means that the peer is gone (half-open connections)."""
@@ -79,8 +84,9 @@ TRANSITIONS: Mapping[LinkState, Mapping[LinkEvent, LinkState]] = {
 class Supervisor:
     """Keeps one verified channel to the first of `addresses` that serves.
 
-    `verify(channel)` runs before a channel is given out; a ValueError or ReadOnlyError from it is final for the
-    waiting constructor (`wait_ready`), everything else is tried again. `outage_s` bounds how long a call that comes
+    `verify(channel)` runs before a channel is given out. A ValueError or ReadOnlyError from it is the server's refusal:
+    once every address has refused, it is final for who waits for the first connection (`wait_ready`). Everything else
+    is tried again. `outage_s` bounds how long a call that comes
     while the server is away waits for it to come back, counted from the moment it was lost.
     """
 
@@ -99,7 +105,7 @@ class Supervisor:
         self._outage_s = outage_s
         self._max_message_bytes = max_message_bytes
         self._ready: Channel | None = None
-        self._dialled: Channel | None = None
+        self._end_waiting: Callable[[], object] = _nothing  # ends what the background thread waits for, see close
         self._changed = threading.Condition()
         self._lost_at = time.monotonic()
         self._reason = "not connected yet"
@@ -126,17 +132,19 @@ class Supervisor:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._ready is None:
+                if self.state is LinkState.CLOSED:
+                    raise self._away(self._reason)
                 if self._refusal is not None:
                     raise self._refusal
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise self._away(f"no connection within {timeout_s:g} s: {self._reason}")
 
     def close(self) -> None:
-        """End the link for good; waiting calls raise ClientDisconnected."""
-        self._move(LinkEvent.CLOSE, "closed by this client")
-        for channel in (self._dialled, self._ready):
-            if channel is not None:
-                channel.fail("closed by this client")
+        """End the link for good; waiting calls raise ClientDisconnected. Any thread may, at any moment, repeatedly."""
+        with self._changed:
+            self._step(LinkEvent.CLOSE, CLOSED_HERE)
+            end_waiting = self._end_waiting
+        end_waiting()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -151,31 +159,45 @@ class Supervisor:
                 pause_s = min(pause_s * 2, BACKOFF_MAX_S)
                 continue
             pause_s = BACKOFF_FIRST_S
-            channel.attend()
+            try:
+                channel.attend()
+            except Exception:  # not foreseen; the link must come back all the same
+                logger.exception("%s: cannot attend to the connection", channel.address)
+                channel.fail("cannot attend to the connection")
             self._drop(channel)
 
     def _dial_round(self) -> Channel | None:
         """Try each address once; return a verified channel, made READY, or None."""
+        reasons: list[str] = []
+        refusals: list[Exception] = []
         for address in self._addresses:
             self._move(LinkEvent.DIAL, None)
             if self.state is LinkState.CLOSED:
                 return None
             try:
                 return self._dial(address)
-            except (OSError, ClientDisconnected) as error:
-                reason = error.reason if isinstance(error, ClientDisconnected) else str(error)
-                self._move(LinkEvent.LOST, f"{address}: {reason}")
+            except ClientDisconnected as error:
+                reasons.append(f"{address}: {error.reason}")
+            except OSError as error:
+                reasons.append(f"{address}: {error}")
             except (ValueError, ReadOnlyError) as error:
-                self._refusal = error
-                self._move(LinkEvent.LOST, f"{address}: {error}")
+                refusals.append(error)
+                reasons.append(f"{address}: {error}")
             except Exception as error:
                 logger.exception("%s: cannot verify", address)
-                self._move(LinkEvent.LOST, f"{address}: {type(error).__name__}: {error}")
+                reasons.append(f"{address}: {type(error).__name__}: {error}")
+            self._move(LinkEvent.LOST, "; ".join(reasons))
+        if len(refusals) == len(self._addresses):
+            with self._changed:
+                self._refusal = refusals[0]
+                self._changed.notify_all()
         return None
 
     def _dial(self, address: Address) -> Channel:
-        channel = self._dialled = Channel(_connect(address), address, self._on_push, self._max_message_bytes)
+        sock = self._connect(address)
+        channel = Channel(sock, address, self._on_push, self._max_message_bytes)
         try:
+            self._now_waits_for(partial(channel.fail, CLOSED_HERE))
             channel.greet()
             self._move(LinkEvent.GREETED, None)
             self._verify(channel)
@@ -184,13 +206,39 @@ class Supervisor:
             channel.close()
             raise
         with self._changed:
-            if self.state is LinkState.CLOSED:
-                channel.fail("closed by this client")
-            else:
+            if self.state is not LinkState.CLOSED:
                 self._ready, self._refusal = channel, None
                 self._step(LinkEvent.VERIFIED, None)
         logger.info("connected to %s", address)
         return channel
+
+    def _connect(self, address: Address) -> socket.socket:
+        """Return a connected socket of the first way to `address` that works; OSError of the last one."""
+        fault: OSError = OSError("the name has no address")
+        for family, where in _ways(address):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(DIAL_TIMEOUT_S)
+                self._now_waits_for(partial(_shut, sock))
+                sock.connect(where)
+                if family != socket.AF_UNIX:
+                    _tune(sock)
+            except OSError as error:
+                sock.close()
+                fault = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise fault
+
+    def _now_waits_for(self, end_waiting: Callable[[], object]) -> None:
+        """Tell `close` how to end what this thread is about to wait for; ClientDisconnected if it has come already."""
+        with self._changed:
+            if self.state is LinkState.CLOSED:
+                raise self._away(CLOSED_HERE)
+            self._end_waiting = end_waiting
 
     def _drop(self, channel: Channel) -> None:
         logger.info("disconnected from %s: %s", channel.address, channel.lost)
@@ -232,20 +280,27 @@ class Supervisor:
         return ClientDisconnected(", ".join(map(str, self._addresses)), reason)
 
 
-def _connect(address: Address) -> socket.socket:
+def _nothing() -> None:
+    """End nothing: the background thread waits for nothing but the condition."""
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _ways(address: Address) -> Iterator[tuple[int, Any]]:
+    """Walk the (family, socket address) pairs that an address stands for."""
     if address.path:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(DIAL_TIMEOUT_S)
-        try:
-            sock.connect(address.path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    sock = socket.create_connection((address.host, address.port), DIAL_TIMEOUT_S)
-    # Small messages at once; and signs of life, so that a peer that vanished is noticed.
+        yield socket.AF_UNIX, address.path
+        return
+    for family, _, _, _, where in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+        yield family, where
+
+
+def _tune(sock: socket.socket) -> None:
+    """Send small messages at once; and show signs of life, so that a peer that vanished is noticed."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     with contextlib.suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
-    return sock
