@@ -1,8 +1,9 @@
 """The cache in memory: current revisions and older ones, least recently used ones dropped, measured in bytes.
 
-What it knows holds up to a tid, `last_tid`: a revision that is current at last_tid answers for the state before any
-tid up to last_tid + 1 and not beyond, since what comes later is not known here (lessons, "loadBefore at a tid not yet
-known").
+What it knows holds up to a horizon: a revision that is current there answers for the state before any tid up to the
+horizon and not beyond, since what comes later is not known here (lessons, "loadBefore at a tid not yet known"). The
+horizon moves as soon as a transaction's invalidations are applied; `last_tid` only with `advance`, when everybody else
+has heard of them, too (B4).
 """
 
 import threading
@@ -38,7 +39,7 @@ class MemoryCache:
         return self._last_tid
 
     def advance(self, tid: Tid) -> None:
-        """Take note that every change up to `tid` has been applied."""
+        """Take note that every change up to `tid` has been applied, and announced to who must hear of it."""
         with self._lock:
             self._last_tid, self._horizon = tid, successor(tid)
 
@@ -67,6 +68,8 @@ class MemoryCache:
 
     def store(self, oid: Oid, revision: Revision) -> None:
         """Keep a revision that the server gave, current if its end_tid is None."""
+        if len(revision.data) + ENTRY_OVERHEAD_BYTES > self.max_bytes:
+            return  # it would drive out all others, and itself
         with self._lock:
             if revision.end_tid is None:
                 known = self._revisions.get(oid)
@@ -78,8 +81,12 @@ class MemoryCache:
             self._evict()
 
     def invalidate(self, tid: Tid, oids: Iterable[Oid]) -> None:
-        """Take note that transaction `tid` replaced the current revisions of `oids`: they are older ones now."""
+        """Take note that transaction `tid` replaced the current revisions of `oids`: they are older ones now.
+
+        `oids` is all that it changed, and every transaction before it has been applied.
+        """
         with self._lock:
+            self._horizon = max(self._horizon, successor(tid))
             for oid in oids:
                 revision = self._revisions.get(oid)
                 if revision is not None and revision.tid < tid:
