@@ -39,8 +39,11 @@ def run(configuration: Configuration, say: Callable[[str], None]) -> None:
         # What is there by now stays: the collector need not walk the index again and again.
         gc.collect()
         gc.freeze()
-        with asyncio.Runner(loop_factory=new_event_loop()) as runner:
-            runner.run(_serve_until_told(configuration, storages, say))
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop()) as runner:
+                runner.run(_serve_until_told(configuration, storages, say))
+        except StorageError as error:
+            raise ConfigurationError(f"cannot serve: {error}") from error
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -63,21 +66,21 @@ def banner(storages: dict[str, str], address: Address) -> str:
 async def serve(configuration: Configuration, storages: dict[str, ServedStorage]) -> tuple[Listener, Service]:
     """Start serving open storages; close the listener and stop the service to end it."""
     loop = asyncio.get_running_loop()
-    coordinators = {
-        name: Coordinator(
-            storage,
-            loop,
-            name=name,
-            timeout_s=configuration.transaction_timeout_s,
-            invalidation_log=_recent(storage, configuration.invalidation_queue_size),
-        )
-        for name, storage in storages.items()
-    }
+    coordinators: dict[str, Coordinator] = {}
     service = Service(coordinators, read_only=configuration.read_only)
     try:
+        for name, storage in storages.items():
+            recent = recent_transactions(storage, configuration.invalidation_queue_size)
+            coordinators[name] = Coordinator(
+                storage,
+                loop,
+                name=name,
+                timeout_s=configuration.transaction_timeout_s,
+                invalidation_log=InvalidationLog(configuration.invalidation_queue_size, recent),
+            )
         listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop))
-    except ConfigurationError:
-        await service.stop()
+    except BaseException:
+        await service.stop()  # the writers' threads among others
         raise
     return listener, service
 
@@ -90,20 +93,18 @@ async def _serve_until_told(
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _tell, told, number)
     listener, service = await serve(configuration, storages)
-    _log.info("listening on %s", address_text(listener.address))
-    say(banner({section.name: section.what for section in configuration.storages}, listener.address))
-    await told.wait()
-    listener.close()
-    await service.stop()
+    try:
+        _log.info("listening on %s", address_text(listener.address))
+        say(banner({section.name: section.what for section in configuration.storages}, listener.address))
+        await told.wait()
+    finally:
+        listener.close()
+        await service.stop()
 
 
 def _tell(told: asyncio.Event, number: signal.Signals) -> None:
     _log.info("terminated by %s", number.name)
     told.set()
-
-
-def _recent(storage: ServedStorage, size: int) -> InvalidationLog:
-    return InvalidationLog(size, recent_transactions(storage, size))
 
 
 @contextmanager

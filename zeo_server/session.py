@@ -57,7 +57,7 @@ class ServerSession(asyncio.Protocol):
         self._wire = Session(Role.SERVER)
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._receiving = False  # replies gather in _out until the events of one read are handled
+        self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
         self._paused = False  # the peer does not read as fast as we write
         self._registered = False
@@ -113,11 +113,13 @@ class ServerSession(asyncio.Protocol):
 
     def send(self, frame: bytes) -> None:
         """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
-        if self._receiving:
-            self._out.append(frame)
-            self._out_bytes += len(frame)
-        else:
-            self._write(frame)
+        if self._ended:
+            return
+        if not (self._receiving or self._out):
+            # A group's publication has several messages for each client: one write for all, right after this callback.
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
 
     def disconnect(self, reason: str) -> None:
         """End the connection with one log line; what is queued is still delivered, if the peer takes it soon."""
@@ -166,14 +168,14 @@ class ServerSession(asyncio.Protocol):
 
     def _request(self, request: Request) -> None:
         message_id, method, args, one_way = request
-        handler = HANDLERS[method]
+        call, writes, later = HANDLERS[method]
         try:
-            if handler.writes and self.read_only:
+            if writes and self.read_only:
                 raise ReadOnlyError("this client is connected for reading only")  # noqa: TRY301
-            if handler.later:
-                handler.call(self, self._answer_to(message_id, one_way), *args)
+            if later:
+                call(self, self._answer_to(message_id, one_way), *args)
                 return
-            result = handler.call(self, *args)
+            result = call(self, *args)
         except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
             self._failed(request, error)
         else:
@@ -261,6 +263,7 @@ class ServerSession(asyncio.Protocol):
             return False
         self._ended = True
         self._events = None
+        self._out.clear()
         self._wire.close()
         if self._registered:
             self.coordinator.leave(self)

@@ -44,10 +44,7 @@ def test_the_least_there_can_be() -> None:
     assert configuration.warnings == ()
 
 
-def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZEO_TEST_PORT", "8100")
-    Path("var").mkdir()
-    configuration = loaded("""
+OLD_INSTALLATION = """
         %define INSTANCE var
         <zeo>
             address 127.0.0.1:$(ZEO_TEST_PORT)
@@ -94,7 +91,13 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
                 LANG C
             </environment>
         </runner>
-    """)
+    """
+
+
+def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEO_TEST_PORT", "8100")
+    Path("var").mkdir()
+    configuration = loaded(OLD_INSTALLATION)
     assert configuration.address == ("127.0.0.1", 8100)
     assert configuration.invalidation_queue_size == 250
     assert configuration.transaction_timeout_s == 60

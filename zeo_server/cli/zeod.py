@@ -1,5 +1,6 @@
 """The command `zeod`: run the server."""
 
+import contextlib
 import dataclasses
 import sys
 
@@ -53,7 +54,9 @@ def _configuration(
 
 
 def _say(line: str) -> None:
-    click.echo(line)
+    # whoever started the server may have closed its standard output; that is no reason not to serve
+    with contextlib.suppress(OSError):
+        click.echo(line)
 
 
 if __name__ == "__main__":

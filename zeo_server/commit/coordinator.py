@@ -27,7 +27,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.record import class_name
 from zeo_core.storage import ServedStorage, WrittenGroup
 from zeo_core.transaction import Invalidation
-from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.codec import Encoder
 from zeo_server.commit.group import GroupWriter, Outcome
 from zeo_server.commit.locks import ObjectLocks
 from zeo_server.commit.phases import ENDED, IN_DOUBT, Phase, Step
@@ -67,6 +67,7 @@ class Coordinator:
         self.invalidations = invalidation_log or InvalidationLog(100, [Invalidation(storage.last_tid(), ())])
         self._loop = loop
         self._max_bytes = max_bytes
+        self._encoder = Encoder()
         self._open: dict[Member, dict[Hashable, ServerTransaction]] = {}
         self._in_doubt: set[ServerTransaction] = set()
         self._promised_bytes = 0  # of all transactions in doubt
@@ -311,9 +312,9 @@ class Coordinator:
         def announce(tid: Tid, oids: Sequence[Oid]) -> None:
             self.invalidations.add(tid, oids)
             transaction = by_tid[tid]
-            self.audience.tell(encode_one_way("invalidateTransaction", (tid, oids)), but=transaction.member)
+            self.audience.tell(self._encoder.one_way("invalidateTransaction", (tid, oids)), but=transaction.member)
             if not info:
-                info.append(encode_one_way("info", (self.info(),)))
+                info.append(self._encoder.one_way("info", (self.info(),)))
             self.counters.commits += 1
             self._end(transaction, Step.WRITTEN)
             if transaction.member in self._open:

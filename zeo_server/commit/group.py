@@ -55,7 +55,8 @@ class GroupWriter(Generic[Key]):
         self._storage = storage
         self._post = post
         self._jobs: SimpleQueue[_Job[Key] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"zeod writer {name}")
+        # A daemon thread: `close` ends it in order, and if the process dies of a bug it must not linger on it.
+        self._thread = threading.Thread(target=self._run, name=f"zeod writer {name}", daemon=True)
         self._thread.start()
 
     def submit(self, key: Key, transaction: PreparedTransaction, size_bytes: int) -> None:

@@ -361,6 +361,29 @@ async def test_when_publishing_fails_nobody_is_served_any_more(gated: tuple[Coor
     assert isinstance(await late.answer(1), StorageClosedError)
 
 
+class Small(MappingStorage):
+    """A storage with room for 1,000 bytes."""
+
+    def check_room(self, byte_count: int) -> None:
+        if byte_count > 1000:
+            raise StorageFullError("Data.fs", "no room")
+
+
+async def test_room_is_promised_by_the_vote_and_given_back_at_the_end() -> None:
+    coordinator = Coordinator(Small(), asyncio.get_running_loop())
+    client = Recorder(coordinator)
+    client.begin(1, (A, ZERO_TID, b"x" * 500))
+    client.vote(1)
+    assert await client.answer(1) == []
+    client.begin(2, (B, ZERO_TID, b"x" * 500))
+    client.vote(2)  # there is room for each, not for both
+    assert isinstance(await client.answer(2), StorageFullError)
+    coordinator.abort(client, 1)
+    await client.commit(3, (B, ZERO_TID, b"x" * 500))
+    await client.commit(4, (C, ZERO_TID, b"x" * 500))
+    await coordinator.close()
+
+
 async def test_calls_for_unknown_transactions(coordinator: Coordinator) -> None:
     client, other = Recorder(coordinator), Recorder(coordinator)
     other.begin(1)
