@@ -18,6 +18,7 @@ CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 once, told apart by their ids. A ZEO server closes a connection that begins a second one."""
 
 Check = Callable[[object], bool]
+"""Tells whether a value fits an argument."""
 
 
 class Argument(NamedTuple):
