@@ -163,6 +163,8 @@ class Commit:
             self._start_afresh()
 
     def _disown(self, oid: Oid, obj: Any) -> None:
+        if obj._p_jar is not self._jar:
+            return  # the application took it away meanwhile, and may have given it to another connection
         if self._cache.get(oid) is not None:
             del self._cache[oid]
         del obj._p_jar

@@ -1,10 +1,12 @@
 """A Connection: the objects of a database as one transaction sees them."""
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import transaction as transaction_package
 from persistent import PickleCache
+from transaction.interfaces import NoTransaction
 
 from zeo_client.commit import Commit
 from zeo_client.root import Root
@@ -91,6 +93,7 @@ class Connection:
 
         For an object that decided what this transaction changes elsewhere. Nothing is checked if it changes nothing.
         """
+        ob._p_activate()  # noqa: SLF001 - a ghost does not know its serial
         if ob._p_serial != ZERO_TID:
             self._commit.read_current(ob._p_oid, ob._p_serial)
 
@@ -162,7 +165,8 @@ class Connection:
         """End for good, abandoning changes: the database is closed, or has enough connections in its pool."""
         if self.opened is not None:
             self._explicit = True  # the abort is not to begin anything new
-            self.transaction_manager.abort()
+            with contextlib.suppress(NoTransaction):
+                self.transaction_manager.abort()
             self._leave()
         self._db.hub.unregister(self._snapshot)
         self._cache.minimize()

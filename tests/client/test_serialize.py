@@ -15,7 +15,7 @@ from zeo_client.connection import Connection
 from zeo_client.db import DB
 from zeo_client.serialize import ObjectReader, ObjectWriter, dotted_name
 from zeo_core.errors import ConflictError, InvalidObjectReference, POSKeyError, StateLoadError, UnpicklableError
-from zeo_core.ids import Oid, pack_id
+from zeo_core.ids import Oid, oid_repr, pack_id
 from zeo_core.record import class_name, references
 from zeo_server.storages.mapping import MappingStorage
 
@@ -155,15 +155,15 @@ def test_an_object_of_another_connection_is_refused(conn: Connection, db: DB) ->
             ObjectWriter(conn).serialize(mine)
     text = str(info.value)
     assert repr(conn) in text
-    assert repr(other) in text.replace("closed", "open") or "Connection to 'unnamed'" in text
-    assert f"oid 0x{int.from_bytes(foreign._p_oid):02x}" in text
+    assert f"at {id(other):#x}" in text
+    assert f"oid {oid_repr(foreign._p_oid)}" in text
     assert "conn.get(oid)" in text
 
 
 def test_an_object_of_another_database_is_refused(conn: Connection) -> None:
     with DB(MappingStorage(), database_name="elsewhere") as elsewhere, elsewhere.transaction() as other:
         foreign = adopted(other, Node())
-        with pytest.raises(InvalidObjectReference, match="'unnamed'.*'elsewhere'"):
+        with pytest.raises(InvalidObjectReference, match=r"'unnamed'.*'elsewhere'"):
             ObjectWriter(conn).serialize(adopted(conn, Node(foreign=foreign)))
 
 

@@ -1,0 +1,505 @@
+"""Connections: objects, transactions and what they show."""
+
+import threading
+from typing import Any
+
+import pytest
+import transaction
+from BTrees.OOBTree import OOBTree
+from persistent.mapping import PersistentMapping
+from transaction.interfaces import NoTransaction
+
+from tests.client.objects import Node, Plain, write
+from zeo_client.connection import Connection
+from zeo_client.db import DB
+from zeo_core.errors import (
+    ConflictError,
+    ConnectionStateError,
+    InvalidObjectReference,
+    POSKeyError,
+    ReadConflictError,
+    StorageTransactionError,
+    UnpicklableError,
+)
+from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
+from zeo_server.storages.mapping import MappingStorage
+
+
+class Session:
+    """A user with a transaction manager of its own."""
+
+    def __init__(self, db: DB, *, explicit: bool = False) -> None:
+        self.manager = transaction.TransactionManager(explicit=explicit)
+        self.conn = db.open(self.manager)
+
+    @property
+    def root(self) -> Any:
+        return self.conn.root()
+
+    def commit(self) -> None:
+        self.manager.commit()
+
+
+@pytest.fixture
+def ann(db: DB) -> Session:
+    return Session(db)
+
+
+@pytest.fixture
+def bob(db: DB) -> Session:
+    return Session(db)
+
+
+def state_of(obj: Any) -> str:
+    return {None: "ghost", False: "clean", True: "changed"}[obj._p_changed]
+
+
+# -- objects
+
+
+def test_the_root_is_a_mapping_and_a_name_space(conn: Connection) -> None:
+    conn.root.answer = 42
+    assert conn.root()["answer"] == conn.root.answer == 42
+    assert isinstance(conn.root(), PersistentMapping)
+    assert conn.root()._p_oid == ROOT_OID
+
+
+def test_what_was_committed_is_there_for_the_next(ann: Session, bob: Session) -> None:
+    ann.root["a"] = Node(x=1, children=[Node(x=2), Plain(x=3)])
+    ann.commit()
+    bob.conn.sync()
+    a = bob.root["a"]
+    assert (a.x, a.children[0].x, a.children[1].x) == (1, 2, 3)
+    assert a is not ann.root["a"]
+    assert a._p_oid == ann.root["a"]._p_oid
+
+
+def test_objects_come_as_ghosts_and_are_the_same_each_time(ann: Session, bob: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.commit()
+    bob.conn.sync()
+    a = bob.root["a"]
+    assert state_of(a) == "ghost"
+    assert a.x == 1
+    assert state_of(a) == "clean"
+    assert a._p_serial == ann.root["a"]._p_serial == bob.conn.db().lastTransaction()
+    assert bob.conn.get(a._p_oid) is bob.conn[a._p_oid] is a
+
+
+def test_the_size_of_a_record_is_known(ann: Session) -> None:
+    ann.root["a"] = Node(x="x" * 10_000)
+    ann.commit()
+    stored = ann.root["a"]._p_estimated_size
+    ann.conn.cacheMinimize()
+    assert ann.root["a"].x
+    assert ann.root["a"]._p_estimated_size == stored > 10_000
+
+
+def test_get_by_oid_loads_the_class(ann: Session, bob: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.commit()
+    bob.conn.sync()
+    a = bob.conn.get(ann.root["a"]._p_oid)
+    assert (type(a), a._p_changed, a.x) == (Node, None, 1)
+
+
+def test_an_unknown_oid_is_a_key_error(conn: Connection) -> None:
+    with pytest.raises(POSKeyError, match="0x2a"):
+        conn.get(pack_id(42))
+    with pytest.raises(KeyError):
+        conn[pack_id(42)]
+
+
+def test_add_gives_an_oid_at_once(ann: Session, bob: Session) -> None:
+    node = Node(x=1)
+    ann.conn.add(node)
+    ann.conn.add(node)
+    assert node._p_jar is ann.conn
+    assert ann.conn.get(node._p_oid) is node
+    ann.commit()
+    bob.conn.sync()
+    assert bob.conn.get(node._p_oid).x == 1
+
+
+def test_add_refuses_what_it_cannot_store(ann: Session, bob: Session) -> None:
+    with pytest.raises(TypeError, match=r"not a tests\.client\.objects\.Plain"):
+        ann.conn.add(Plain())
+    node = Node()
+    bob.conn.add(node)
+    with pytest.raises(InvalidObjectReference, match=f"belongs to .*{id(bob.conn):#x}"):
+        ann.conn.add(node)
+
+
+def test_an_object_added_while_another_is_stored_is_stored_too(ann: Session, bob: Session) -> None:
+    ann.root["a"] = Adding()
+    ann.commit()
+    bob.conn.sync()
+    assert bob.conn.get(bob.root["a"].added).x == 1
+
+
+class Adding(Node):
+    def __getstate__(self) -> Any:
+        added = Node(x=1)
+        self._p_jar.add(added)
+        self.added = added._p_oid
+        return super().__getstate__()
+
+
+def test_changes_are_seen_only_as_a_whole_object(ann: Session, bob: Session) -> None:
+    """A change inside of what is not persistent has to be told: the old rule of persistence."""
+    ann.root["a"] = Node(items=[])
+    ann.commit()
+    ann.root["a"].items.append(1)
+    ann.commit()
+    bob.conn.sync()
+    assert bob.root["a"].items == []
+    ann.root["a"]._p_changed = True
+    ann.commit()
+    bob.conn.sync()
+    assert bob.root["a"].items == [1]
+
+
+def test_a_change_that_was_taken_back_is_not_stored(ann: Session) -> None:
+    ann.root["a"] = 1
+    ann.commit()
+    last = ann.root._p_serial
+    ann.root["a"] = 2
+    ann.root._p_changed = False
+    ann.root._p_deactivate()
+    ann.commit()
+    assert ann.root["a"] == 1
+    assert ann.root._p_serial == last
+
+
+# -- isolation
+
+
+def test_a_transaction_sees_one_state(ann: Session, bob: Session) -> None:
+    ann.root["a"], ann.root["b"] = Node(x=1), Node(x=1)
+    ann.commit()
+    bob.manager.begin()
+    assert bob.root["a"].x == 1
+    ann.root["a"].x = ann.root["b"].x = 2
+    ann.root["c"] = 3
+    ann.commit()
+    assert (bob.root["a"].x, bob.root["b"].x, "c" in bob.root) == (1, 1, False)
+    bob.manager.begin()
+    assert (bob.root["a"].x, bob.root["b"].x, bob.root["c"]) == (2, 2, 3)
+
+
+def test_a_transaction_that_ends_moves_the_view_too(ann: Session, bob: Session) -> None:
+    ann.root["a"] = 1
+    ann.commit()
+    assert "a" not in bob.root
+    bob.manager.abort()
+    assert bob.root["a"] == 1
+
+
+def test_explicit_transactions_move_the_view_only_when_they_begin(db: DB, ann: Session) -> None:
+    eve = Session(db, explicit=True)
+    with pytest.raises(NoTransaction):
+        eve.manager.get()
+    eve.manager.begin()
+    assert "a" not in eve.root
+    ann.root["a"] = 1
+    ann.commit()
+    eve.manager.abort()
+    eve.manager.begin()
+    assert eve.root["a"] == 1
+    eve.root["a"] = 2
+    eve.commit()
+    ann.conn.sync()
+    assert ann.root["a"] == 2
+
+
+def test_own_changes_are_read_before_they_are_committed(ann: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    assert ann.root["a"].x == 1
+    ann.commit()
+    ann.root["a"].x = 2
+    ann.conn.cacheMinimize()
+    ann.conn.cacheGC()
+    assert ann.root["a"].x == 2
+
+
+def test_after_a_reconnection_everything_is_loaded_again(ann: Session, db: DB) -> None:
+    ann.root["a"] = a = Node(x=1)
+    ann.commit()
+    db.hub.invalidateCache()
+    assert state_of(a) == "clean"
+    ann.conn.sync()
+    assert state_of(a) == "ghost"
+    assert a.x == 1
+
+
+def test_a_state_that_was_packed_away_is_a_read_conflict(ann: Session, bob: Session, storage: MappingStorage) -> None:
+    ann.root["a"] = a = Node(x=1)
+    ann.commit()
+    bob.conn.sync()
+    ghost = bob.root["a"]
+    ann.root["a"].x = 2
+    ann.commit()
+    del storage._revisions[a._p_oid][0]  # as a pack would
+    with pytest.raises(ReadConflictError, match="packed away") as info:
+        _ = ghost.x
+    assert info.value.oid == a._p_oid
+    bob.conn.sync()
+    assert ghost.x == 2
+
+
+# -- conflicts
+
+
+def test_of_two_who_change_one_object_the_second_conflicts(ann: Session, bob: Session) -> None:
+    ann.root["a"] = Node(x=0)
+    ann.commit()
+    first = ann.root["a"]._p_serial
+    bob.conn.sync()
+    read = bob.root["a"]
+    read.x = 2
+    ann.root["a"].x = 1
+    ann.commit()
+    with pytest.raises(ConflictError) as info:
+        bob.commit()
+    error = info.value
+    assert error.oid == read._p_oid
+    assert error.serials == (ann.root["a"]._p_serial, first)
+    assert "tests.client.objects.Node" in str(error)
+    bob.manager.abort()
+    assert read.x == 1
+
+
+def test_attempts_of_the_transaction_manager_go_on_after_a_conflict(ann: Session, bob: Session) -> None:
+    ann.root["a"] = 0
+    ann.commit()
+    tries = 0
+    for attempt in bob.manager.attempts(3):
+        with attempt:
+            tries += 1
+            bob.root["a"] += 10
+            if tries == 1:
+                ann.root["a"] += 1
+                ann.commit()
+    assert tries == 2
+    assert bob.root["a"] == 11
+
+
+def test_run_of_the_transaction_manager_goes_on_after_a_conflict(ann: Session, bob: Session) -> None:
+    ann.root["a"] = 0
+    ann.commit()
+
+    def add() -> int:
+        bob.root["a"] += 10
+        if bob.root["a"] == 10:
+            ann.root["a"] += 1
+            ann.commit()
+        return int(bob.root["a"])
+
+    assert bob.manager.run(add) == 11
+
+
+def test_read_current_makes_a_change_of_what_was_read_a_conflict(ann: Session, bob: Session) -> None:
+    ann.root["limit"], ann.root["b"] = Node(x=1), Node()
+    ann.commit()
+    bob.conn.sync()
+    bob.conn.readCurrent(bob.root["limit"])
+    assert bob.root["limit"].x == 1
+    bob.root["b"].x = 1
+    ann.root["limit"].x = 0
+    ann.commit()
+    with pytest.raises(ReadConflictError) as info:
+        bob.commit()
+    assert info.value.oid == ann.root["limit"]._p_oid
+    bob.manager.abort()
+    assert bob.root["limit"].x == 0
+
+
+def test_read_current_ends_with_its_transaction(ann: Session, bob: Session) -> None:
+    ann.root["limit"], ann.root["b"] = Node(x=1), Node()
+    ann.commit()
+    bob.conn.sync()
+    assert bob.root["limit"].x == 1
+    bob.conn.readCurrent(bob.root["limit"])
+    bob.conn.readCurrent(Node())
+    bob.manager.begin()
+    ann.root["limit"].x = 0
+    ann.commit()
+    bob.root["b"].x = 1
+    bob.commit()
+
+
+def test_an_object_that_is_read_current_and_changed_is_checked_once(ann: Session) -> None:
+    ann.root["tree"] = OOBTree({number: number for number in range(100)})
+    ann.commit()
+    ann.root["tree"][5] = "changed"  # which the tree reads as current on its way
+    ann.commit()
+    assert ann.root["tree"][5] == "changed"
+
+
+# -- abort
+
+
+def test_an_abort_forgets_changes_and_new_objects(ann: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.commit()
+    added, reached = Node(), Node()
+    ann.conn.add(added)
+    ann.root["a"].x = 2
+    ann.root["reached"] = reached
+    ann.manager.abort()
+    assert ann.root["a"].x == 1
+    assert "reached" not in ann.root
+    for obj in (added, reached):
+        assert (obj._p_jar, obj._p_oid, obj._p_serial) == (None, None, ZERO_TID)
+
+
+def test_a_commit_that_fails_forgets_the_new_objects_that_it_met(ann: Session, bob: Session) -> None:
+    """Also those that were given an oid, but not stored before it failed."""
+    good, unmet = Node(), Node()
+    ann.root["bad"] = bad = Node(first=good, lock=threading.Lock(), other=unmet)
+    with pytest.raises(UnpicklableError):
+        ann.commit()
+    ann.manager.abort()
+    assert [obj._p_jar for obj in (good, unmet, bad)] == [None] * 3
+    ann.root["good"] = good
+    ann.commit()
+    bob.conn.sync()
+    assert type(bob.root["good"]) is Node
+
+
+def test_after_a_conflict_new_objects_can_be_stored_again(ann: Session, bob: Session) -> None:
+    node = Node(child=Node(x=1))
+    ann.root["a"] = node
+    bob.root["b"] = 1
+    bob.commit()
+    with pytest.raises(ConflictError):
+        ann.commit()
+    ann.manager.abort()
+    assert node._p_oid is node.child._p_oid is None
+    ann.root["a"] = node
+    ann.commit()
+    bob.conn.sync()
+    assert bob.root["a"].child.x == 1
+
+
+def test_another_resource_that_refuses_takes_this_one_with_it(ann: Session, bob: Session) -> None:
+    node = ann.root["a"] = Node()
+    ann.manager.get().join(Refusing())
+    with pytest.raises(RuntimeError, match="refused"):
+        ann.commit()
+    ann.manager.abort()
+    assert node._p_jar is None
+    bob.root["b"] = 1  # the storage is not left locked
+    bob.commit()
+    assert "a" not in ann.root
+
+
+class Refusing:
+    """A resource that fails when all others have voted."""
+
+    transaction_manager = None
+
+    def abort(self, _transaction: object) -> None:
+        """Do nothing."""
+
+    tpc_begin = commit = tpc_finish = tpc_abort = abort
+
+    def tpc_vote(self, _transaction: object) -> None:
+        raise RuntimeError("refused")
+
+    def sortKey(self) -> str:  # noqa: N802
+        return "~"
+
+
+def test_two_connections_in_one_transaction_are_refused(db: DB) -> None:
+    manager = transaction.TransactionManager()
+    one, two = db.open(manager), db.open(manager)
+    one.root.a = 1
+    two.root.b = 1
+    with pytest.raises(StorageTransactionError, match="one connection a transaction"):
+        manager.commit()
+    manager.abort()
+    one.root.a = 1
+    manager.commit()
+    assert two.root.a == 1
+
+
+def test_savepoints_are_refused(ann: Session) -> None:
+    ann.root["a"] = 1
+    with pytest.raises(TypeError, match="Savepoints unsupported"):
+        ann.manager.savepoint()
+    ann.manager.abort()
+
+
+def test_a_savepoint_before_the_first_change_is_harmless(ann: Session) -> None:
+    savepoint = ann.manager.savepoint()
+    ann.root["a"] = 1
+    savepoint.rollback()
+    assert "a" not in ann.root
+    ann.root["b"] = 1
+    ann.commit()
+    assert ann.root["b"] == 1
+
+
+# -- closing
+
+
+def test_a_closed_connection_says_so(db: DB, ann: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.commit()
+    a, conn = ann.root["a"], ann.conn
+    a._p_deactivate()
+    conn.close()
+    conn.close()
+    for action in (lambda: conn.root, lambda: conn.add(Node()), conn.sync, conn.isReadOnly, lambda: a.x):
+        with pytest.raises(ConnectionStateError, match="closed"):
+            action()
+    with pytest.raises(ConnectionStateError, match="change an object"):
+        ann.conn.register(a)
+
+
+def test_a_connection_with_changes_cannot_be_closed(ann: Session) -> None:
+    ann.root["a"] = 1
+    with pytest.raises(ConnectionStateError, match="commit or abort"):
+        ann.conn.close()
+    ann.manager.abort()
+    ann.conn.close()
+
+
+def test_names(ann: Session, db: DB) -> None:
+    assert ann.conn.db() is db
+    assert ann.conn.get_connection("unnamed") is ann.conn
+    assert repr(ann.conn).startswith("<open Connection to 'unnamed'")
+    assert ann.conn.isReadOnly() is False
+    assert ann.conn.sortKey().startswith("Mapping Storage:")
+    ann.conn.close()
+    assert repr(ann.conn).startswith("<closed Connection")
+
+
+def test_the_cache_is_kept_to_its_size_at_the_end_of_a_transaction(storage: MappingStorage) -> None:
+    with DB(storage, cache_size=10) as db:
+        ann = Session(db)
+        ann.root["all"] = [Node(x=number) for number in range(100)]
+        ann.commit()
+        assert sum(node.x for node in ann.root["all"]) == 4950
+        assert ann.conn.cached > 100  # nothing goes in the middle of a transaction
+        ann.manager.abort()
+        assert ann.conn.cached <= 10
+
+
+def test_the_cache_is_kept_to_its_bytes(storage: MappingStorage) -> None:
+    with DB(storage, cache_size_bytes=50_000) as db:
+        ann = Session(db)
+        ann.root["all"] = [Node(x="x" * 10_000) for _ in range(20)]
+        ann.commit()
+        assert ann.conn.cached <= 10
+
+
+def test_a_change_behind_the_back_is_seen(ann: Session, storage: MappingStorage) -> None:
+    ann.root["a"] = a = Node(x=1)
+    ann.commit()
+    data, _ = ann.conn._snapshot.load(a._p_oid)
+    write(storage, {a._p_oid: data.replace(b"K\x01", b"K\x07")})
+    assert a.x == 1
+    ann.conn.sync()
+    assert a.x == 7

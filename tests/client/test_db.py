@@ -1,0 +1,296 @@
+"""The DB: connections, transactions, root, threads."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import transaction
+from persistent.mapping import PersistentMapping
+
+from tests.client.objects import Node
+from zeo_client.broken import Broken
+from zeo_client.db import DB
+from zeo_core.errors import ConflictError, ConnectionStateError, ReadOnlyError, StorageClosedError
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid
+from zeo_server.storages.mapping import MappingStorage
+
+
+def test_an_empty_storage_gets_a_root(storage: MappingStorage) -> None:
+    with DB(storage) as db:
+        [made] = storage.transactions()
+        assert made.metadata.description == b"initial database creation"
+        assert [record.oid for record in made.records] == [ROOT_OID]
+        assert db.lastTransaction() == made.tid
+        with db.transaction() as conn:
+            assert type(conn.root()) is PersistentMapping
+
+
+def test_a_storage_with_a_root_keeps_it(storage: MappingStorage) -> None:
+    first = DB(storage)
+    with first.transaction() as conn:
+        conn.root.a = 1
+    with DB(storage) as second, second.transaction() as conn:
+        assert conn.root.a == 1
+    assert second.storage is storage
+
+
+class ReadOnly(MappingStorage):
+    def read_only(self) -> bool:
+        return True
+
+
+def test_an_empty_read_only_storage_cannot_be_used() -> None:
+    with pytest.raises(ReadOnlyError, match="Mapping Storage is empty and read-only"):
+        DB(ReadOnly())
+
+
+class Raced(MappingStorage):
+    """Somebody else makes the root just before the first who tries."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+        if oid == ROOT_OID and self.times:
+            self.times -= 1
+            raise ConflictError(oid=oid)
+        super().store(oid, serial, data, version, transaction)
+
+
+def test_of_two_who_make_the_root_one_tries_again() -> None:
+    with DB(Raced(2)) as db, db.transaction() as conn:
+        assert len(conn.root()) == 0
+
+
+def test_a_root_that_can_never_be_made_is_an_error() -> None:
+    with pytest.raises(ConflictError):
+        DB(Raced(100))
+
+
+# -- transactions
+
+
+def test_a_transaction_commits(db: DB) -> None:
+    with db.transaction("a note") as conn:
+        conn.root.a = 1
+    assert conn.opened is None
+    assert next(iter(db.storage.history(ROOT_OID)))["description"] == b"a note"  # type: ignore[attr-defined]
+    with db.transaction() as conn:
+        assert conn.root.a == 1
+
+
+def test_a_transaction_aborts_on_an_exception(db: DB) -> None:
+    conn = None
+
+    def fail() -> None:
+        nonlocal conn
+        with db.transaction() as conn:
+            conn.root.a = 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert conn is not None
+    assert conn.opened is None
+    with db.transaction() as conn:
+        assert not hasattr(conn.root, "a")
+
+
+def test_a_transaction_that_conflicts_closes_its_connection(db: DB) -> None:
+    conn = None
+
+    def conflict() -> None:
+        nonlocal conn
+        with db.transaction() as conn:
+            conn.root.a = 1
+            with db.transaction() as other:
+                other.root.b = 1
+
+    with pytest.raises(ConflictError):
+        conflict()
+    assert conn is not None
+    assert conn.opened is None
+    with db.transaction() as conn:
+        assert set(conn.root()) == {"b"}
+
+
+def test_transactions_of_one_thread_are_independent(db: DB) -> None:
+    with db.transaction() as one, db.transaction() as two:
+        assert one is not two
+        assert one.root() is not two.root()
+
+
+# -- opening and closing
+
+
+def test_connections_are_used_again(db: DB) -> None:
+    one = db.open()
+    one.close()
+    assert db.open() is one
+    assert db.open() is not one
+
+
+def test_more_connections_than_the_pool_holds(storage: MappingStorage) -> None:
+    with DB(storage, pool_size=2) as db:
+        connections = [db.open(transaction.TransactionManager()) for _ in range(4)]
+        for connection in connections:
+            connection.close()
+        assert len(db.hub._snapshots) >= 2
+        assert connections[0]._snapshot not in db.hub._snapshots
+
+
+def test_a_connection_may_be_closed_by_another_thread(db: DB) -> None:
+    conn = db.open()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(conn.close).result()
+    assert conn.opened is None
+
+
+def test_closing_the_db_closes_the_storage_and_abandons_changes(storage: MappingStorage) -> None:
+    db = DB(storage)
+    conn, explicit = db.open(transaction.TransactionManager()), db.open(transaction.TransactionManager(explicit=True))
+    conn.root.a = 1
+    db.close()
+    db.close()
+    assert conn.opened is None
+    assert explicit.opened is None
+    with pytest.raises(StorageClosedError):
+        storage.load(ROOT_OID)
+    with pytest.raises(ConnectionStateError, match="<DB 'unnamed' on Mapping Storage> is closed"):
+        db.open()
+    with pytest.raises(ConnectionStateError):
+        conn.root()
+
+
+def test_a_connection_that_is_closed_after_its_db(storage: MappingStorage) -> None:
+    db = DB(storage)
+    with db.transaction() as conn:
+        db.close()
+    assert conn.opened is None
+
+
+class Unable(MappingStorage):
+    """Cannot tell its last tid when it is told to fail."""
+
+    fails = False
+
+    def last_tid(self) -> Tid:
+        if self.fails:
+            raise OSError("disk on fire")
+        return super().last_tid()
+
+
+def test_a_connection_that_cannot_be_opened_is_not_kept() -> None:
+    storage = Unable()
+    with DB(storage) as db:
+        storage.fails = True
+        with pytest.raises(OSError, match="on fire"):
+            db.open(transaction.TransactionManager())
+        storage.fails = False
+        conn = db.open(transaction.TransactionManager())
+        conn.root.a = 1
+        conn.transaction_manager.commit()
+
+
+def test_a_class_factory_finds_the_classes(storage: MappingStorage) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Other(Node):
+        """What is found in the place of another class."""
+
+    def factory(_connection: object, module: str, name: str) -> Any:
+        asked.append((module, name))
+        return Other if name == "Node" else PersistentMapping
+
+    with DB(storage, class_factory=factory, database_name="other") as db:
+        with db.transaction() as conn:
+            conn.root.a = Node(x=1)
+        with DB(storage, class_factory=factory) as again, again.transaction() as conn:
+            assert type(conn.root.a) is Other
+            assert not issubclass(type(conn.root.a), Broken)
+        assert ("tests.client.objects", "Node") in asked
+        assert db.database_name == "other"
+
+
+def test_last_transaction_of_nothing(storage: MappingStorage) -> None:
+    assert storage.last_tid() == ZERO_TID
+    with DB(storage) as db:
+        assert db.lastTransaction() > ZERO_TID
+
+
+# -- threads
+
+ACCOUNTS = 20
+START = 100
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(count) as executor:
+        for done in [executor.submit(work, number) for number in range(count)]:
+            done.result()
+
+
+def test_four_threads_count_to_four_hundred(db: DB) -> None:
+    with db.transaction() as conn:
+        conn.root.counter = Node(value=0)
+
+    def count(_number: int) -> None:
+        conn = db.open()  # in the thread's own transaction
+        for _ in range(100):
+            for attempt in transaction.manager.attempts(10_000):
+                with attempt:
+                    conn.root.counter.value += 1
+        transaction.abort()
+        conn.close()
+
+    in_threads(4, count)
+    with db.transaction() as conn:
+        assert conn.root.counter.value == 400
+
+
+def test_a_bank_is_never_seen_with_another_sum(db: DB) -> None:
+    """Some move money, some look at all accounts: the sum is the same in every state that anyone can see."""
+    with db.transaction() as conn:
+        conn.root.accounts = [Node(balance=START) for _ in range(ACCOUNTS)]
+    done = threading.Event()
+    sums: list[int] = []
+
+    def move(number: int) -> None:
+        manager = transaction.TransactionManager(explicit=number % 2 == 0)
+        conn = db.open(manager)
+        for turn in range(100):
+
+            def transfer(turn: int = turn) -> None:
+                source, target = (turn * 7 + number) % ACCOUNTS, (turn * 3 + number * 5 + 1) % ACCOUNTS
+                accounts = conn.root.accounts
+                accounts[source].balance -= turn
+                accounts[target].balance += turn
+
+            manager.run(transfer, tries=10_000)
+        conn.close()
+
+    def look(number: int) -> None:
+        manager = transaction.TransactionManager(explicit=number % 2 == 0)
+        conn = db.open(manager)
+        while not done.is_set():
+            manager.begin()
+            sums.append(sum(account.balance for account in conn.root.accounts))
+            if number == 0:
+                conn.cacheMinimize()
+            manager.abort()
+        conn.close()
+
+    with ThreadPoolExecutor(2) as lookers:
+        looking = [lookers.submit(look, number) for number in range(2)]
+        try:
+            in_threads(4, move)
+        finally:
+            done.set()
+        for looker in looking:
+            looker.result()
+    assert set(sums) == {ACCOUNTS * START}
+    with db.transaction() as conn:
+        assert sum(account.balance for account in conn.root.accounts) == ACCOUNTS * START
