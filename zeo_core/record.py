@@ -32,6 +32,7 @@ from zodbpickle.pickle_3 import _Unpickler as _PurePythonUnpickler
 
 from zeo_core.errors import RecordFormatError
 from zeo_core.ids import Oid, oid_repr
+from zeo_core.unpickling import check_memo
 
 __all__ = [
     "PICKLE",
@@ -182,6 +183,7 @@ def _plain_class_name(data: bytes) -> str:
 
 
 def _metadata_class_name(data: bytes) -> str:
+    check_memo(data)  # the bytes are a client's, and this runs in the server
     metadata = _MetadataUnpickler(pickle_source(data), errors="bytes").load()
     described = metadata[0] if isinstance(metadata, tuple) and metadata else metadata
     if isinstance(described, type):

@@ -9,12 +9,12 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from pickletools import genops
 from typing import Any, NamedTuple, Self
 
 from zodbpickle import pickle
 
 from zeo_core.ids import Oid, Tid
+from zeo_core.unpickling import check_memo
 
 __all__ = [
     "HistoryEntry",
@@ -132,19 +132,12 @@ class _Binary(bytes):
         return super().__new__(cls, value)
 
 
-def _check_memo(pickled: bytes) -> None:
-    """Raise ValueError if a few bytes would make a large memo: it is an array up to the largest index used."""
-    for opcode, argument, _ in genops(pickled):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument is not None and int(argument) > len(pickled):
-            raise ValueError(f"memo index {argument}")
-
-
 def extension_map(extension: bytes) -> dict[str, Any]:
     """Return the extension's dictionary; empty if there is none or it holds what `extension_bytes` refuses."""
     if not extension:
         return {}
     try:
-        _check_memo(extension)
+        check_memo(extension)
         return _plain_extension(_PlainUnpickler(BytesIO(extension)).load())
     except Exception:  # noqa: BLE001 - any garbage may stand in a twenty-year-old file; it must not stop an iteration
         return {}

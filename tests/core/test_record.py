@@ -213,3 +213,8 @@ def test_a_prefix_without_end_is_no_format() -> None:
 def test_a_format_needs_a_plain_name(name: str) -> None:
     with pytest.raises(ValueError, match="identifier"):
         record.register_format(name, Reversed())
+
+
+def test_a_few_bytes_do_not_take_gigabytes() -> None:
+    with pytest.raises(RecordFormatError, match="memo index"):
+        record.class_name(b"\x80\x03}r\x00\x00\x00\x08.")
