@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import transaction
 
+from tests.client.objects import Session
 from zeo_client.connection import Connection
 from zeo_client.db import DB
 from zeo_server.storages.mapping import MappingStorage
@@ -27,3 +28,15 @@ def db(storage: MappingStorage) -> Iterator[DB]:
 def conn(db: DB) -> Connection:
     """A connection in the thread's own transaction."""
     return db.open()
+
+
+@pytest.fixture
+def ann(db: DB) -> Session:
+    """A user."""
+    return Session(db)
+
+
+@pytest.fixture
+def bob(db: DB) -> Session:
+    """Another one."""
+    return Session(db)

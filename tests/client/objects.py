@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import transaction
 from persistent import Persistent
 
 from zeo_client.commit import StorageTransaction
+from zeo_client.db import DB
 from zeo_core.ids import Oid, Tid
 from zeo_core.storage import Transacts
 
@@ -53,6 +55,26 @@ class Plain:
         return isinstance(other, Plain) and vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Session:
+    """A user of a database with a transaction manager of its own."""
+
+    def __init__(self, db: DB, *, explicit: bool = False) -> None:
+        self.manager = transaction.TransactionManager(explicit=explicit)
+        self.conn = db.open(self.manager)
+
+    @property
+    def root(self) -> Any:
+        return self.conn.root()
+
+    def commit(self) -> None:
+        self.manager.commit()
+
+
+def state_of(obj: Any) -> str:
+    """Say in words what `_p_changed` says."""
+    return {None: "ghost", False: "clean", True: "changed"}[obj._p_changed]
 
 
 def write(storage: Transacts, records: Mapping[Oid, bytes], announce: Callable[[Tid], None] | None = None) -> Tid:
