@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
@@ -21,14 +22,13 @@ from zeo_core.errors import (
     CommitInDoubtError,
     ConflictError,
     ReadOnlyError,
-    RecordFormatError,
     RemoteProtocolError,
+    StorageError,
     StorageTransactionError,
 )
-from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
-from zeo_core.record import class_name
+from zeo_core.ids import ZERO_TID, Oid, Tid, tid_repr
 from zeo_core.storage import InvalidationSink
-from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
+from zeo_core.transaction import HistoryEntry, Revision
 from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS
 from zeo_core.zodb import ZODBStorage
@@ -122,16 +122,13 @@ class ClientStorage(ZODBStorage):
         revision = self._cache.load_serial(oid, tid)
         if revision is not None:
             return revision.data
-        data: bytes = self._channel().call("loadSerial", (oid, tid))
+        data: bytes = self._channel().call("loadSerial", (oid, tid), replies.data)
         return data
 
     def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
         """Return up to `size` revisions, newest first."""
-        entries = self._channel().call("history", (oid, size))
-        return [
-            HistoryEntry(entry["tid"], TransactionMetadata(entry["user_name"], entry["description"]), entry["size"])
-            for entry in entries
-        ]
+        entries: list[HistoryEntry] = self._channel().call("history", (oid, size), replies.history)
+        return entries
 
     def object_count(self) -> int:
         """Return the number of objects that the server last told."""
@@ -152,7 +149,7 @@ class ClientStorage(ZODBStorage):
 
     def server_status(self) -> dict[str, Any]:
         """Return what the server says of itself."""
-        status: dict[str, Any] = self._channel().call("server_status")
+        status: dict[str, Any] = self._channel().call("server_status", (), replies.status)
         return status
 
     def ping(self) -> None:
@@ -171,12 +168,18 @@ class ClientStorage(ZODBStorage):
 
     def new_oid(self) -> Oid:
         """Return a fresh oid; they are fetched a hundred at a time and dropped when the connection changes (B25)."""
+        channel = self._channel()
         with self._lock:
-            channel = self._channel()
-            if not self._oids or self._oids_generation is not channel:
-                self._oids = list(reversed(channel.call("new_oids", (OIDS_AT_ONCE,))))
-                self._oids_generation = channel
-            return self._oids.pop()
+            if self._oids and self._oids_generation is channel:
+                return self._oids.pop()
+        # Without the lock: a server that is slow to answer must not hold up who wants to begin or to abort.
+        fresh: list[Oid] = channel.call("new_oids", (OIDS_AT_ONCE,), replies.fresh_oids)
+        fresh.reverse()
+        with self._lock:
+            oid = fresh.pop()
+            self._oids = fresh + self._oids if self._oids_generation is channel else fresh
+            self._oids_generation = channel
+            return oid
 
     def tpc_begin(self, transaction: Any) -> None:
         """Begin; transactions of several threads may be in progress at once."""
@@ -190,43 +193,46 @@ class ClientStorage(ZODBStorage):
 
     def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
         """Add an object; conflicts are reported by tpc_vote."""
-        self._staging(transaction).writes[oid] = (serial or ZERO_TID, data)
+        if version:
+            raise StorageError(f"version {version!r}: versions are not supported")
+        self._staging(transaction).store(oid, serial, data)
 
     def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
         """Ask that `serial` is still current at commit."""
-        self._staging(transaction).checks[oid] = serial
+        self._staging(transaction).check(oid, serial)
 
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
         staging = self._staging(transaction)
         self._take_turn(staging)
         channel = self._same_channel(staging)
-        staging.sent = True
-        answer = channel.wait(channel.start("vote", (staging.txn_id,), before=staging.burst()))
-        unresolved = next((each for each in answer or () if isinstance(each, dict)), None)
-        if unresolved is not None:
-            oid, data = unresolved["oid"], unresolved.get("data", b"")
-            raise ConflictError(oid=oid, serials=unresolved["serials"], class_name=_class_name(data))
-        staging.resolved = frozenset(answer or ())
+        answer = channel.wait(channel.start("vote", (staging.txn_id,), replies.votes, before=staging.burst()))
+        if isinstance(answer, ConflictError):
+            raise answer
+        staging.resolved = answer
         staging.voted = True
         return list(staging.resolved)
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
-        """Commit; CommitInDoubtError if the connection breaks before the server's word."""
+        """Commit. CommitInDoubtError if the connection breaks, or the server makes no sense, before its word."""
         staging = self._staging(transaction)
         if not staging.voted:
             raise StorageTransactionError("tpc_finish before tpc_vote")
         channel = self._same_channel(staging)
 
-        def finished(_call: Call, tid: Any) -> Tid:
-            return self._finished(staging, tid, announce)
+        def finished(call: Call, tid: Any) -> Tid:
+            return self._finished(staging, replies.tid(call, tid), announce)
 
         call = channel.start("tpc_finish", (staging.txn_id,), finished)
         del self._staged[id(transaction)]
         try:
             tid: Tid = channel.wait(call)
-        except ClientDisconnected as error:
-            raise CommitInDoubtError(error.address, error.reason) from error
+        except (ClientDisconnected, RemoteProtocolError) as error:
+            raise CommitInDoubtError(str(channel.address), getattr(error, "reason", str(error))) from error
+        except Exception:
+            # Should it be committed in spite of the error, only a verified cache will know (B14).
+            channel.fail("tpc_finish failed")
+            raise
         finally:
             self._give_turn(staging)
         return tid
@@ -260,26 +266,26 @@ class ClientStorage(ZODBStorage):
 
     def _same_channel(self, staging: Staging) -> Channel:
         """Return the channel that the transaction began on: oids and checks of another one mean nothing (B14)."""
-        channel = self._channel()
-        if channel is not staging.generation:
-            raise ClientDisconnected(str(channel.address), "the connection was lost and renewed during the transaction")
+        channel = staging.generation
+        if channel.lost is not None:
+            raise ClientDisconnected(str(channel.address), f"lost during the transaction: {channel.lost}")
         return channel
 
     # -- what arrives; in the reader's thread, in the order of the stream --------------------------------------------
 
     def _loaded(self, call: Call, answer: Any) -> Revision | None:
-        if answer is None:
+        revision = replies.revision(call, answer)
+        if revision is None:
             return None
-        data, tid, end_tid = answer
-        if type(data) is not bytes or not is_id(tid) or not (end_tid is None or is_id(end_tid)):
-            raise RemoteProtocolError("loadBefore: the reply is no revision")
-        # Belt and braces (B2): an invalidation that passed this load ends what the reply calls current.
-        revision = Revision(data, tid, end_tid or call.superseded_at)
-        if tid <= self._cache.last_tid():
+        if revision.end_tid is None and call.superseded:
+            # Belt and braces (B2): an invalidation that passed this load ends what the reply calls current.
+            later = [tid for tid in call.superseded if tid > revision.tid]
+            revision = revision._replace(end_tid=min(later, default=None))
+        if revision.tid <= self._cache.last_tid():
             self._cache.store(call.args[0], revision)
         return revision
 
-    def _finished(self, staging: Staging, tid: Any, announce: Callable[[Tid], None] | None) -> Tid:
+    def _finished(self, staging: Staging, tid: Tid, announce: Callable[[Tid], None] | None) -> Tid:
         self._check_next(tid)
         self._supersede(staging.generation, tid, staging.writes)
         self._cache.invalidate(tid, staging.writes)
@@ -289,15 +295,21 @@ class ClientStorage(ZODBStorage):
         if announce is not None:
             announce(tid)
         self._cache.advance(tid)
-        return bytes(tid)
+        return tid
 
     def _pushed(self, channel: Channel, method: str, args: tuple[Any, ...]) -> None:
         if method == "info":
-            self._info.update(args[0] or {})
+            self._update_info(args[0] or {})
         elif self._verifying is not None:
             self._verifying.append((args[0], args[1]))
         else:
             self._invalidated(channel, *args)
+
+    def _update_info(self, changes: Any) -> None:
+        fault = replies.info_fault(changes)
+        if fault is not None:
+            raise RemoteProtocolError(f"the server pushed info that is {fault}")
+        self._info.update(changes)
 
     def _invalidated(self, channel: Channel, tid: Tid, oids: Sequence[Oid]) -> None:
         self._check_next(tid)
@@ -307,16 +319,16 @@ class ClientStorage(ZODBStorage):
             self._sink.invalidate(tid, oids)
         self._cache.advance(tid)
 
-    def _check_next(self, tid: Any) -> None:
-        if not is_id(tid) or tid <= self._cache.last_tid():
+    def _check_next(self, tid: Tid) -> None:
+        if tid <= self._cache.last_tid():
             known = tid_repr(self._cache.last_tid())
             raise RemoteProtocolError(f"transaction {tid_repr(tid)} was announced after {known}")
 
     def _supersede(self, channel: Channel, tid: Tid, oids: Any) -> None:
         """Mark the loads under way of objects that `tid` changed."""
         for call in channel.pending_calls():
-            if call.method == "loadBefore" and call.superseded_at is None and call.args[0] in oids:
-                call.superseded_at = tid
+            if call.method == "loadBefore" and call.args[0] in oids:
+                call.superseded += (tid,)
 
     # -- a new connection -------------------------------------------------------------------------------------------
 
@@ -327,8 +339,8 @@ class ClientStorage(ZODBStorage):
         """
         self._verifying = []
         known = self._cache.last_tid()
-        server_tid = channel.call("register", (self._storage, self._read_only)) or ZERO_TID
-        self._info = dict(channel.call("get_info"))
+        server_tid: Tid = channel.call("register", (self._storage, self._read_only), replies.last_tid)
+        self._info = channel.call("get_info", (), replies.info)
         if self._client_label:
             channel.send(encode_one_way("set_client_label", (self._client_label,)))
         if known not in (server_tid, ZERO_TID):
@@ -343,8 +355,8 @@ class ClientStorage(ZODBStorage):
 
     def _catch_up(self, channel: Channel, known: Tid, server_tid: Tid) -> Tid:
         """Forget what changed since `known`, everything if the server cannot tell; return the tid that now holds."""
-        answer = channel.call("getInvalidations", (known,)) if known < server_tid else None
-        if answer is None or answer[0] is None:
+        answer = channel.call("getInvalidations", (known,), replies.changes) if known < server_tid else None
+        if answer is None or answer[0] < server_tid:
             logger.warning(
                 "%s: the cache, as of %s, cannot be brought up to %s and is dropped",
                 self._name,
@@ -353,13 +365,6 @@ class ClientStorage(ZODBStorage):
             )
             self._cache.clear()
             return server_tid
-        tid, oids = answer
-        self._cache.forget(oids)
-        return bytes(tid)
-
-
-def _class_name(data: bytes) -> str | None:
-    try:
-        return class_name(data)
-    except RecordFormatError:
-        return None
+        tid: Tid = answer[0]
+        self._cache.forget(answer[1])
+        return tid

@@ -56,7 +56,7 @@ KEEP_ALIVE = Encoder().keep_alive()
 class Call:
     """A call on its way: made by `Channel.start`, waited for by `Channel.wait`."""
 
-    __slots__ = ("args", "done", "error", "method", "on_reply", "result", "superseded_at", "waiting", "wake")
+    __slots__ = ("args", "done", "error", "method", "on_reply", "result", "superseded", "waiting", "wake")
 
     def __init__(self, method: str, args: Sequence[Any], on_reply: OnReply | None) -> None:
         self.method, self.args, self.on_reply = method, args, on_reply
@@ -64,7 +64,7 @@ class Call:
         self.waiting = False
         self.result: Any = None
         self.error: Exception | None = None
-        self.superseded_at: bytes | None = None
+        self.superseded: tuple[bytes, ...] = ()  # tids of invalidations that arrived before the reply
         self.wake = threading.Lock()
         self.wake.acquire()
 

@@ -1,0 +1,158 @@
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from zeo_client.staging import METADATA_MAX_BYTES, RECORD_MAX_BYTES, Staging
+from zeo_client.transport.address import Address
+from zeo_client.transport.channel import Channel
+from zeo_core.errors import StorageError, StorageTransactionError
+from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.transaction import extension_bytes
+from zeo_core.wire.session import MESSAGE_MAX_BYTES, Request, Role, Session
+
+A, B = pack_id(1), pack_id(2)
+T1, T2 = pack_id(101), pack_id(102)
+
+
+@dataclass
+class Txn:
+    user: Any = ""
+    description: Any = ""
+    extension: Any = field(default_factory=dict)
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Channel(ours, Address("db1", 1), lambda *_: None, 1000)
+
+
+def begin(channel: Channel, **metadata: Any) -> Staging:
+    return Staging.begin(Txn(**metadata), 7, channel)
+
+
+def heard(burst: bytes) -> list[tuple[Any, ...]]:
+    """What a server makes of it: (method, arguments...), all of them one-way."""
+    server, client = Session(Role.SERVER), Session(Role.CLIENT)
+    list(client.receive(server.greeting()))
+    list(server.receive(server.greeting()))  # the client's answer is the same
+    list(server.receive(client.call(1, "register", ("1",))))
+    server.registered()
+    events = list(server.receive(burst))
+    assert all(isinstance(event, Request) and event.one_way for event in events), events
+    return [(event.method, *event.args) for event in events if isinstance(event, Request)]
+
+
+def test_a_burst_is_begin_then_objects_then_checks(channel: Channel) -> None:
+    staging = begin(channel, user="ann", description=b"why", extension={"k": [1, None, {"x": 2.5}]})
+    staging.store(A, T1, b"a")
+    staging.check(B, T2)
+    staging.store(B, None, b"b")
+    assert heard(staging.burst()) == [
+        ("tpc_begin", 7, b"ann", b"why", {"k": (1, None, {"x": 2.5})}, None, " "),
+        ("storea", A, T1, b"a", 7),
+        ("storea", B, ZERO_TID, b"b", 7),
+        ("checkCurrentSerialInTransaction", B, T2, 7),
+    ]
+
+
+def test_the_later_of_two_records_counts(channel: Channel) -> None:
+    staging = begin(channel)
+    staging.store(A, T1, b"first")
+    staging.store(A, T1, b"second")
+    assert heard(staging.burst())[1:] == [("storea", A, T1, b"second", 7)]
+
+
+def test_nothing_can_be_added_once_it_is_sent(channel: Channel) -> None:
+    """Lesson B14: it would enter the cache without ever reaching the server."""
+    staging = begin(channel)
+    staging.burst()
+    assert staging.sent
+    with pytest.raises(StorageTransactionError):
+        staging.store(A, T1, b"late")
+    with pytest.raises(StorageTransactionError):
+        staging.check(A, T1)
+    with pytest.raises(StorageTransactionError):
+        staging.burst()
+    assert staging.writes == {}
+
+
+@pytest.mark.parametrize("extension", [None, {}, b""])
+def test_no_extension(channel: Channel, extension: Any) -> None:
+    assert heard(begin(channel, extension=extension).burst())[0][4] == {}
+
+
+def test_an_extension_that_is_bytes_already(channel: Channel) -> None:
+    encoded = extension_bytes({"request": "GET /"})
+    assert heard(begin(channel, extension=encoded).burst())[0][4] == {"request": "GET /"}
+
+
+class Name(str):
+    """msgpack does not take it for text unless asked to."""
+
+    __slots__ = ()
+
+
+def test_subclasses_of_plain_values_travel_as_the_plain_value(channel: Channel) -> None:
+    assert heard(begin(channel, user=Name("ann"), extension={Name("k"): Name("v")}).burst())[0][2:5] == (
+        b"ann",
+        b"",
+        {"k": "v"},
+    )
+
+
+@pytest.mark.parametrize("user", [None, "", b""])
+def test_no_user(channel: Channel, user: Any) -> None:
+    assert heard(begin(channel, user=user).burst())[0][2] == b""
+
+
+@pytest.mark.parametrize("extension", [{1: "x"}, {"x": object()}, {"x": 2**64}, {"x": {2: 3}}, {"x": "\ud800"}, "text"])
+def test_an_extension_that_the_wire_could_not_carry_is_refused_at_the_beginning(
+    channel: Channel, extension: Any
+) -> None:
+    """Lesson B42: the server could only close the connection, and the caller would try again for ever."""
+    with pytest.raises(TypeError, match="extension"):
+        begin(channel, extension=extension)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"user": "u" * 65_536}, {"description": "\u00e9" * 40_000}, {"extension": {"k": "x" * 65_536}}]
+)
+def test_metadata_that_are_too_long_are_refused_at_the_beginning(channel: Channel, metadata: Any) -> None:
+    with pytest.raises(StorageError, match=f"more than {METADATA_MAX_BYTES}"):
+        begin(channel, **metadata)
+
+
+@pytest.mark.parametrize(("oid", "serial"), [(b"", T1), (None, T1), (1, T1), (A, b"x"), (A, 1), (A + A, T1)])
+def test_what_is_no_id_is_refused(channel: Channel, oid: Any, serial: Any) -> None:
+    staging = begin(channel)
+    with pytest.raises(StorageError, match="8 bytes"):
+        staging.store(oid, serial, b"data")
+    with pytest.raises(StorageError, match="8 bytes"):
+        staging.check(oid, serial)
+    assert len(heard(staging.burst())) == 1
+
+
+@pytest.mark.parametrize("data", [b"", None, "text", bytearray(b"data")])
+def test_what_is_no_data_is_refused(channel: Channel, data: Any) -> None:
+    with pytest.raises(StorageError, match=r"data .*oid 0x01"):
+        begin(channel).store(A, T1, data)
+
+
+def test_a_record_that_no_message_can_hold_is_refused(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeo_client.staging.RECORD_MAX_BYTES", 10)
+    staging = begin(channel)
+    staging.store(A, T1, b"x" * 10)
+    with pytest.raises(StorageError, match="11 bytes of data for oid 0x02, where 10 are the most"):
+        staging.store(B, T1, b"x" * 11)
+
+
+def test_the_largest_record_fits_a_message(channel: Channel) -> None:
+    staging = begin(channel)
+    staging.store(A, T1, b"x" * 1000)
+    overhead = len(staging.burst()) - len(staging.begin_call) - 1000
+    assert RECORD_MAX_BYTES + overhead + 100 < MESSAGE_MAX_BYTES

@@ -1,0 +1,151 @@
+"""What the server may answer to each call: checked in the reader's thread, as a reply arrives.
+
+Each function fits `channel.OnReply` and returns the answer in the form that the storage contract has for it.
+RemoteProtocolError for an answer of another shape; raised in the reader, it ends the connection: after it, nothing
+that this server says can be relied on.
+"""
+
+from typing import Any, NoReturn
+
+from zeo_client.transport.channel import Call
+from zeo_core.errors import ConflictError, RecordFormatError, RemoteProtocolError
+from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
+from zeo_core.record import class_name
+from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
+
+__all__ = [
+    "changes",
+    "data",
+    "fresh_oids",
+    "history",
+    "info",
+    "info_fault",
+    "last_tid",
+    "revision",
+    "status",
+    "tid",
+    "votes",
+]
+
+
+def tid(call: Call, answer: Any) -> Tid:
+    """Take a transaction id."""
+    if not is_id(answer):
+        _refuse(call, "no tid of 8 bytes")
+    return bytes(answer)
+
+
+def last_tid(call: Call, answer: Any) -> Tid:
+    """Take the last transaction's tid, as `register` replies it; None stands for an empty storage."""
+    return ZERO_TID if answer is None else tid(call, answer)
+
+
+def revision(call: Call, answer: Any) -> Revision | None:
+    """Take the revision before the tid that was asked for, or None."""
+    if answer is None:
+        return None
+    if type(answer) is not tuple or len(answer) != 3 or type(answer[0]) is not bytes or not is_id(answer[1]):
+        _refuse(call, "no (data, tid, end tid)")
+    _, start, end = answer
+    asked = call.args[1]
+    # The end may be before what was asked for, if that is in the future: a commit can overtake the reply (lesson B2).
+    if start >= asked or (end is not None and not (is_id(end) and end > start)):
+        _refuse(call, "not the revision that was asked for")
+    return Revision(*answer)
+
+
+def data(call: Call, answer: Any) -> bytes:
+    """Take a record's data."""
+    if type(answer) is not bytes:
+        _refuse(call, "no bytes")
+    return bytes(answer)
+
+
+def history(call: Call, answer: Any) -> list[HistoryEntry]:
+    """Take an object's revisions, newest first."""
+    if type(answer) is not tuple:
+        _refuse(call, "no list")
+    return [_history_entry(call, entry) for entry in answer]
+
+
+def _history_entry(call: Call, entry: Any) -> HistoryEntry:
+    if type(entry) is not dict or not is_id(entry.get("tid")) or type(entry.get("size")) is not int:
+        _refuse(call, "no list of revisions")
+    user, description = (_text(call, entry.get(key)) for key in ("user_name", "description"))
+    return HistoryEntry(entry["tid"], TransactionMetadata(user, description), entry["size"])
+
+
+def _text(call: Call, text: Any) -> bytes:
+    if not isinstance(text, str | bytes):
+        _refuse(call, "no list of revisions with a user and a description")
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+
+def fresh_oids(call: Call, answer: Any) -> list[Oid]:
+    """Take new oids, at least one."""
+    if type(answer) is not tuple or not answer or not all(map(is_id, answer)):
+        _refuse(call, "no list of oids")
+    return list(answer)
+
+
+def changes(call: Call, answer: Any) -> tuple[Tid, tuple[Oid, ...]] | None:
+    """Take what changed since a tid, and up to which; None if the server cannot tell."""
+    if answer is None:
+        return None
+    if type(answer) is not tuple or len(answer) != 2 or type(answer[1]) is not tuple or not all(map(is_id, answer[1])):
+        _refuse(call, "no (tid, oids)")
+    return None if answer[0] is None else (tid(call, answer[0]), answer[1])
+
+
+def votes(call: Call, answer: Any) -> frozenset[Oid] | ConflictError:
+    """Take the oids that the server resolved; or the first conflict that it wants the client to resolve."""
+    if answer is not None and type(answer) is not tuple:
+        _refuse(call, "no list")
+    conflicts = [each for each in answer or () if not is_id(each)]
+    return _conflict(call, conflicts[0]) if conflicts else frozenset(answer or ())
+
+
+def _conflict(call: Call, told: Any) -> ConflictError:
+    if type(told) is not dict or not is_id(told.get("oid")):
+        _refuse(call, "no list of oids and conflicts")
+    serials, record = told.get("serials"), told.get("data")
+    if type(serials) is not tuple or len(serials) != 2 or not all(map(is_id, serials)):
+        _refuse(call, "a conflict without two serials")
+    return ConflictError(oid=told["oid"], serials=serials, class_name=_class_name(record))
+
+
+def _class_name(record: Any) -> str | None:
+    try:
+        return class_name(record) if type(record) is bytes else None
+    except RecordFormatError:
+        return None
+
+
+def info(call: Call, answer: Any) -> dict[str, Any]:
+    """Take what the storage is and offers."""
+    fault = info_fault(answer)
+    if fault is not None:
+        _refuse(call, fault)
+    return dict(answer)
+
+
+def info_fault(told: Any) -> str | None:
+    """Return what is wrong with get_info's map, or with the changes of it that the server pushes; None if it fits."""
+    if type(told) is not dict:
+        return "no map"
+    if type(told.get("length", 0)) is not int or type(told.get("size", 0)) is not int:
+        return "a map whose length or size is no number"
+    if type(told.get("extensions", ())) is not tuple:
+        return "a map whose extensions are no list"
+    return None
+
+
+def status(call: Call, answer: Any) -> dict[str, Any]:
+    """Take what the server says of itself."""
+    if type(answer) is not dict:
+        _refuse(call, "no map")
+    return dict(answer)
+
+
+def _refuse(call: Call, what: str) -> NoReturn:
+    raise RemoteProtocolError(f"the reply to {call.method} is {what}")
