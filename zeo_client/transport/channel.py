@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
+from zeo_client.transport.spin import Spin
 from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError, from_wire
 from zeo_core.wire.codec import Encoder
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
@@ -82,6 +83,7 @@ class Channel:
         self.lost: str | None = None
         self._reason = ""
         self._sock = sock
+        self._spin = Spin(sock)
         self._on_push = on_push
         self._session = Session(Role.CLIENT, max_message_bytes)
         self._ids = itertools.count(1)
@@ -281,8 +283,10 @@ class Channel:
                 return
 
     def _read_until(self, call: Call) -> None:
+        # A finish waits for the disk, and with several calls under way somebody else has a use for the processor.
+        soon = call.method != "tpc_finish" and len(self._pending) == 1
         while not call.done:
-            self._take_in(self._receive(), call)
+            self._take_in(self._receive(soon), call)
 
     def _take_in_available(self) -> None:
         while self.lost is None:
@@ -295,9 +299,11 @@ class Channel:
                 return
             self._take_in(data, None)
 
-    def _receive(self) -> bytes:
+    def _receive(self, soon: bool = False) -> bytes:
+        size = max(READ_BYTES, min(self._session.missing_bytes(), LARGE_READ_BYTES))
         try:
-            return self._sock.recv(max(READ_BYTES, min(self._session.missing_bytes(), LARGE_READ_BYTES)))
+            data = self._spin.receive(size) if soon else None
+            return self._sock.recv(size) if data is None else data
         except OSError as error:
             self.fail(f"reading failed: {error}")
             return b""
