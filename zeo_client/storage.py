@@ -33,7 +33,7 @@ from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS
 from zeo_core.zodb import ZODBStorage
 
-__all__ = ["CACHE_BYTES", "ClientStorage"]
+__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
 
 logger = logging.getLogger(__name__)
 

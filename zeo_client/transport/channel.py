@@ -30,7 +30,17 @@ from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtoc
 from zeo_core.wire.codec import Encoder
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
 
-__all__ = ["Call", "Channel", "OnPush", "OnReply"]
+__all__ = [
+    "KEEP_ALIVE",
+    "KEEP_ALIVE_S",
+    "LARGE_READ_BYTES",
+    "READ_BYTES",
+    "TICK_S",
+    "Call",
+    "Channel",
+    "OnPush",
+    "OnReply",
+]
 
 logger = logging.getLogger(__name__)
 

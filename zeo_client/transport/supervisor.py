@@ -23,7 +23,18 @@ from zeo_client.transport.channel import Channel, OnPush
 from zeo_core.errors import ClientDisconnected, ReadOnlyError
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 
-__all__ = ["TRANSITIONS", "LinkEvent", "LinkState", "Supervisor"]
+__all__ = [
+    "BACKOFF_FIRST_S",
+    "BACKOFF_MAX_S",
+    "CLOSED_HERE",
+    "CLOSE_TIMEOUT_S",
+    "DIAL_TIMEOUT_S",
+    "TCP_USER_TIMEOUT_MS",
+    "TRANSITIONS",
+    "LinkEvent",
+    "LinkState",
+    "Supervisor",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from zeo_core.ids import is_id
 
-__all__ = ["CLIENT_CALLS", "CONCURRENT_TRANSACTIONS", "SERVER_PUSHES", "Argument", "Method"]
+__all__ = ["CLIENT_CALLS", "CONCURRENT_TRANSACTIONS", "SERVER_PUSHES", "Argument", "Check", "Method"]
 
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
