@@ -174,6 +174,7 @@ class Peer:
         self._path = path
         self._port = 0
         self._listener: socket.socket | None = None
+        self._acceptor = threading.current_thread()
         if listen:
             self.start()
 
@@ -203,13 +204,15 @@ class Peer:
             self._listener.bind(("127.0.0.1", self._port))
             self._port = self._listener.getsockname()[1]
         self._listener.listen()
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._acceptor.start()
 
     def stop(self) -> None:
         """Stop listening and cut every connection."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
+            self._acceptor.join(PATIENCE_S)
             self._listener.close()
             self._listener = None
         for link in self.links:

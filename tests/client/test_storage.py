@@ -1,0 +1,557 @@
+"""ClientStorage against a scripted server: reading, invalidations, and verification of a new connection."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.peer import Background, Link, Peer, in_threads, nothing_left_behind, until
+from zeo_client.storage import ClientStorage
+from zeo_core.errors import ClientDisconnected, POSKeyError, ReadOnlyError
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id, successor
+from zeo_core.wire.session import Request
+
+A, B, C = pack_id(1), pack_id(2), pack_id(3)
+
+
+class Ear:
+    """A sink that notes what it hears, and the storage's last tid at that moment."""
+
+    def __init__(self, storage: ClientStorage) -> None:
+        self.heard: list[tuple[Tid, tuple[Oid, ...]]] = []
+        self.resets = 0
+        self.last_tids: list[Tid] = []
+        self._storage = storage
+        storage.register_sink(self)
+
+    def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
+        self.last_tids.append(self._storage.last_tid())
+        self.heard.append((tid, tuple(oids)))
+
+    def invalidateCache(self) -> None:  # noqa: N802
+        self.resets += 1
+
+
+@pytest.fixture(autouse=True)
+def tidy() -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    peer = Peer(tmp_path / "peer")
+    yield peer
+    peer.stop()
+
+
+Open = Callable[..., ClientStorage]
+
+
+@pytest.fixture
+def opened(peer: Peer) -> Iterator[Open]:
+    """Open ClientStorages on the peer, closed at the end."""
+    storages: list[ClientStorage] = []
+
+    def open_storage(**options: Any) -> ClientStorage:
+        storage = ClientStorage(str(peer.address), **{"wait_timeout": 10, "reconnect_timeout": 10, **options})
+        storages.append(storage)
+        return storage
+
+    yield open_storage
+    for storage in storages:
+        Background(storage.close).result()
+
+
+@pytest.fixture
+def storage(opened: Open) -> ClientStorage:
+    return opened()
+
+
+def reconnected(storage: ClientStorage, peer: Peer) -> None:
+    """Cut the connection and wait for the next one to be verified."""
+    number = len(peer.links)
+    peer.link().cut()
+    until(lambda: len(peer.links) > number and storage.is_connected())
+
+
+def away(peer: Peer, storage: ClientStorage) -> None:
+    """Stop the server and wait until the client has noticed."""
+    peer.stop()
+    until(lambda: not storage.is_connected())
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_storage_is_told_at_once(peer: Peer) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="unknown storage: 2"):
+        ClientStorage(str(peer.address), "2", wait_timeout=30)
+    assert time.monotonic() - began < 5
+
+
+def test_a_server_that_does_not_come(tmp_path: Path) -> None:
+    with pytest.raises(ClientDisconnected, match=r"nobody: no connection within 0\.1 s"):
+        ClientStorage(str(tmp_path / "nobody"), wait_timeout=0.1)
+
+
+def test_without_waiting_the_first_call_waits(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "peer", listen=False)
+    storage = ClientStorage(str(peer.address), wait=False, reconnect_timeout=10)
+    assert not storage.is_connected()
+    assert storage.last_tid() == ZERO_TID
+    loading = Background(storage.load_before, A, MAX_TID)
+    peer.commit({A: b"a"})
+    peer.start()
+    assert loading.result() == (b"a", peer.last_tid, None)
+    storage.close()
+    peer.stop()
+
+
+def test_what_it_says_of_itself(peer: Peer, opened: Open) -> None:
+    peer.commit({A: b"a", B: b"b"})
+    storage = opened(client_label="test")
+    assert storage.name() == f"{peer.address}/1"
+    assert opened(name="mine").name() == "mine"
+    assert len(storage) == 2
+    assert storage.byte_size() == 0
+    assert storage.is_connected()
+    assert not storage.read_only()
+    assert storage.server_status() == {"loads": 0}
+    storage.ping()
+    assert peer.links[0].calls("set_client_label")[0].args == ("test",)
+    link = peer.links[0]
+    link.send(link.push("info", {"length": 7, "size": 8}))
+    until(lambda: (len(storage), storage.byte_size()) == (7, 8))
+
+
+def test_read_only_is_asked_for(peer: Peer, opened: Open) -> None:
+    storage = opened(read_only=True)
+    assert peer.link().calls("register")[0].args == ("1", True)
+    assert storage.read_only()
+    with pytest.raises(ReadOnlyError):
+        storage.tpc_begin(object())
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_load_is_answered_once_by_the_server_and_then_by_the_cache(peer: Peer, opened: Open) -> None:
+    tid = peer.commit({A: b"a"})
+    storage = opened()
+    for _ in range(3):
+        assert storage.load_before(A, successor(tid)) == (b"a", tid, None)
+    assert len(peer.link().calls("loadBefore")) == 1
+    for _ in range(2):  # a time that this client knows nothing of is the server's to answer for
+        assert storage.load(A) == (b"a", tid)
+    assert len(peer.link().calls("loadBefore")) == 3
+
+
+def test_three_kinds_of_answers(peer: Peer, storage: ClientStorage) -> None:
+    first = peer.commit({A: b"1"})
+    second = peer.commit({A: b"2"})
+    until(lambda: storage.last_tid() == second)
+    assert storage.load_before(A, second) == (b"1", first, second)
+    assert storage.load_before(A, first) is None
+    with pytest.raises(POSKeyError) as caught:
+        storage.load_before(B, MAX_TID)
+    assert caught.value.oid == B
+    assert storage.load_serial(A, first) == b"1"
+    assert [entry.tid for entry in storage.revisions(A, 5)] == [second, first]
+
+
+def test_many_threads_load_at_once(peer: Peer, storage: ClientStorage) -> None:
+    oids = [pack_id(number) for number in range(200)]
+    tid = peer.commit({oid: oid * 3 for oid in oids})
+    until(lambda: storage.last_tid() == tid)
+
+    def load() -> None:
+        for oid in oids:
+            assert storage.load_before(oid, successor(tid)) == (oid * 3, tid, None)
+
+    in_threads(*[load] * 6)
+
+
+# -- the order of replies and invalidations (lessons B1, B2, B4, B15) --------------------------------------------------
+
+
+def test_a_reply_is_cached_before_the_invalidation_behind_it(peer: Peer, storage: ClientStorage) -> None:
+    """B1: stored after the invalidation, the old revision would be current for ever."""
+    first = peer.commit({A: b"old", B: b"x"})
+    until(lambda: storage.last_tid() == first)
+
+    def overtaken(link: Link, request: Request) -> None:
+        reply = link.reply(request, peer.revision(*request.args))
+        del peer.script["loadBefore"]
+        second = peer.last_tid = successor(peer.last_tid)
+        peer.revisions[A].append((second, b"new"))
+        link.send(reply, link.invalidation(second, A))
+
+    peer.script["loadBefore"] = overtaken
+    assert storage.load_before(A, successor(first)) == (b"old", first, None)
+    until(lambda: storage.last_tid() > first)
+    second = storage.last_tid()
+    assert storage.load_before(A, successor(first)) == (b"old", first, second)
+    assert storage.load_before(A, successor(second)) == (b"new", second, None)
+
+
+def test_an_invalidation_before_the_reply_that_it_belongs_to(peer: Peer, storage: ClientStorage) -> None:
+    """A good server: it committed while the load was on its way, and answers with the new revision."""
+    first = peer.commit({A: b"old"})
+    until(lambda: storage.last_tid() == first)
+    peer.hold("loadBefore")
+    load = Background(storage.load_before, A, MAX_TID)
+    link, request = peer.held("loadBefore")
+    second = peer.commit({A: b"new"})
+    link.send(link.reply(request, (b"new", second, None)))
+    assert load.result() == (b"new", second, None)
+    peer.release("loadBefore")
+    assert storage.load_before(A, successor(second)) == (b"new", second, None)
+    assert len(link.calls("loadBefore")) == 1, "it was not cached as current"
+
+
+@pytest.mark.parametrize("passed", [1, 2, 3])
+def test_a_load_that_invalidations_have_passed_is_not_cached_as_current(
+    peer: Peer, storage: ClientStorage, passed: int
+) -> None:
+    """B2, the belt: a server that answers with a revision which it has already invalidated."""
+    first = peer.commit({A: b"old", B: b"b"})
+    until(lambda: storage.last_tid() == first)
+    peer.hold("loadBefore")
+    load = Background(storage.load_before, A, successor(first))
+    other = Background(storage.load_before, B, successor(first))
+    held = {request.args[0]: (link, request) for link, request in [peer.held("loadBefore") for _ in range(2)]}
+    tids = [peer.commit({A: b"new"}) for _ in range(passed)]
+    for oid, data in ((A, b"old"), (B, b"b")):
+        link, request = held[oid]
+        link.send(link.reply(request, (data, first, None)))
+    assert load.result() == (b"old", first, tids[0])
+    assert other.result() == (b"b", first, None)
+    peer.release("loadBefore")
+    assert storage.load_before(A, tids[0]) == (b"old", first, tids[0])
+    assert storage.load_before(A, successor(tids[-1])) == (b"new", tids[-1], None)
+    assert storage.load_before(B, successor(tids[-1])) == (b"b", first, None)
+
+
+def test_a_load_passed_by_two_invalidations_of_which_it_shows_one(peer: Peer, storage: ClientStorage) -> None:
+    first = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == first)
+    peer.hold("loadBefore")
+    load = Background(storage.load_before, A, MAX_TID)
+    link, request = peer.held("loadBefore")
+    second, third = peer.commit({A: b"2"}), peer.commit({A: b"3"})
+    link.send(link.reply(request, (b"2", second, None)))
+    assert load.result() == (b"2", second, third)
+    peer.release("loadBefore")
+    assert storage.load_before(A, successor(third)) == (b"3", third, None)
+    assert storage.load_before(A, third) == (b"2", second, third)
+
+
+def test_the_sink_hears_of_a_transaction_before_last_tid_moves(peer: Peer, storage: ClientStorage) -> None:
+    """B4; and B8: also of transactions that changed nothing."""
+    ear = Ear(storage)
+    before = storage.last_tid()
+    tids = [peer.commit(data) for data in ({A: b"1", B: b"1"}, {}, {A: b"2"})]
+    until(lambda: storage.last_tid() == tids[-1])
+    assert ear.heard == [(tids[0], (A, B)), (tids[1], ()), (tids[2], (A,))]
+    assert ear.last_tids == [before, *tids[:-1]]
+
+
+def test_whoever_reads_last_tid_has_heard_all_up_to_it(peer: Peer, storage: ClientStorage) -> None:
+    ear = Ear(storage)
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            last = storage.last_tid()
+            assert last == ZERO_TID or last in {tid for tid, _ in list(ear.heard)}
+
+    lookers = [Background(look) for _ in range(3)]
+    tids = [peer.commit({A: b"%d" % number}) for number in range(500)]
+    until(lambda: storage.last_tid() == tids[-1])
+    done.set()
+    for looker in lookers:
+        looker.result()
+    assert [tid for tid, _ in ear.heard] == tids
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_tid_that_does_not_grow_ends_the_connection(peer: Peer, storage: ClientStorage, step: int) -> None:
+    """B15: what was announced out of order is not known to be whole; a verified connection makes it up."""
+    ear = Ear(storage)
+    tids = [peer.commit({A: b"%d" % number}) for number in range(2)]
+    until(lambda: storage.last_tid() == tids[-1])
+    link = peer.link()
+    link.send(link.invalidation(tids[step], B))
+    assert link.ended.wait(10)
+    until(lambda: ear.resets == 1 and storage.is_connected())
+    assert [tid for tid, _ in ear.heard] == tids
+
+
+def test_a_sink_that_fails_ends_the_connection_and_is_told_to_start_afresh(peer: Peer, storage: ClientStorage) -> None:
+    """B20: the invalidation is lost for this sink, so it hears that anything may have changed."""
+    ear = Ear(storage)
+    before = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == before)
+    storage.load(A)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ear, "invalidate", lambda *_: 1 / 0)
+        tid = peer.commit({A: b"2"})
+        until(lambda: ear.resets)
+    until(lambda: storage.is_connected() and storage.last_tid() == tid)
+    assert storage.load_before(A, successor(tid)) == (b"2", tid, None)
+
+
+# -- a new connection (lessons B9, B10, B11, B12) ----------------------------------------------------------------------
+
+
+def test_what_changed_meanwhile_is_forgotten_and_the_rest_kept(peer: Peer, storage: ClientStorage) -> None:
+    ear = Ear(storage)
+    first = peer.commit({A: b"1", B: b"1"})
+    until(lambda: storage.last_tid() == first)
+    for oid in (A, B):
+        storage.load_before(oid, successor(first))
+    away(peer, storage)
+    second, third = peer.commit({A: b"2"}), peer.commit({A: b"3"})
+    peer.start()
+    until(storage.is_connected)
+    assert (storage.last_tid(), ear.resets) == (third, 1)
+    # A is not known to be "until third" (B11): the server is asked again
+    assert storage.load_before(A, third) == (b"2", second, third)
+    assert storage.load_before(A, successor(third)) == (b"3", third, None)
+    assert storage.load_before(B, successor(third)) == (b"1", first, None)
+    assert [request.args[0] for request in peer.link().calls("loadBefore")] == [A, A]
+
+
+def test_a_cache_that_the_server_cannot_bring_up_is_dropped(
+    peer: Peer, storage: ClientStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == first)
+    storage.load_before(A, successor(first))
+    away(peer, storage)
+    second = peer.commit({B: b"2"})
+    del peer.log[:1]
+    peer.start()
+    until(storage.is_connected)
+    assert storage.load_before(A, successor(second)) == (b"1", first, None)
+    assert len(peer.link().calls("loadBefore")) == 1
+    assert "is dropped" in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["older", "nothing"])
+def test_an_answer_about_the_wrong_time_counts_as_none(peer: Peer, storage: ClientStorage, answer: str) -> None:
+    first = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == first)
+    storage.load_before(A, successor(first))
+    told = {"older": (first, ()), "nothing": (None, ())}[answer]
+    peer.script["getInvalidations"] = lambda link, request: link.send(link.reply(request, told))
+    away(peer, storage)
+    second = peer.commit({A: b"2"})
+    peer.start()
+    until(storage.is_connected)
+    assert storage.last_tid() == second
+    assert storage.load_before(A, successor(second)) == (b"2", second, None)
+
+
+def test_a_server_that_is_older_than_the_cache(peer: Peer, storage: ClientStorage) -> None:
+    """B12: restored from a backup, it never had what the cache holds."""
+    ear = Ear(storage)
+    first = peer.commit({A: b"1"})
+    second = peer.commit({A: b"lost with the disk"})
+    until(lambda: storage.last_tid() == second)
+    storage.load_before(A, successor(second))
+    away(peer, storage)
+    peer.revisions[A].pop()
+    peer.log.pop()
+    peer.last_tid = first
+    peer.start()
+    until(storage.is_connected)
+    assert (storage.last_tid(), ear.resets) == (first, 1)
+    assert storage.load_before(A, successor(first)) == (b"1", first, None)
+    third = peer.commit({B: b"other"})
+    until(lambda: storage.last_tid() == third)
+    assert storage.load_before(A, successor(third)) == (b"1", first, None)
+
+
+def test_a_server_with_another_history_and_a_later_tid(peer: Peer, storage: ClientStorage) -> None:
+    peer.commit({A: b"1"})
+    second = peer.commit({A: b"lost with the disk"})
+    until(lambda: storage.last_tid() == second)
+    storage.load_before(A, successor(second))
+    away(peer, storage)
+    peer.revisions[A].pop()
+    peer.log.pop()
+    third = peer.commit({B: b"other"})
+    peer.start()
+    until(storage.is_connected)
+    found = storage.load_before(A, successor(third))
+    assert found is not None
+    assert found.data == b"1"
+
+
+def test_a_reconnection_without_any_change_is_told_too(peer: Peer, storage: ClientStorage) -> None:
+    """B9."""
+    ear = Ear(storage)
+    tid = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == tid)
+    storage.load_before(A, successor(tid))
+    reconnected(storage, peer)
+    assert ear.resets == 1
+    assert storage.load_before(A, successor(tid)) == (b"1", tid, None)
+    assert peer.link().calls("loadBefore") == []
+
+
+def test_what_is_pushed_during_the_verification_waits_and_is_applied_once(peer: Peer, storage: ClientStorage) -> None:
+    """B10: what the verification covers is dropped, what came later is applied after it, in order."""
+    ear = Ear(storage)
+    first = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == first)
+    away(peer, storage)
+    peer.commit({A: b"2"})
+    peer.hold("getInvalidations")
+    peer.start()
+    link, request = peer.held("getInvalidations")
+    assert storage.last_tid() == first
+    waiting = Background(storage.load_before, A, MAX_TID)
+    covered = peer.commit({B: b"3"})
+    link.send(link.reply(request, (covered, (A, B))))
+    later = [peer.commit({A: b"4"}), peer.commit({C: b"5"})]
+    until(lambda: storage.last_tid() == later[-1])
+    assert ear.heard == [(first, (A,)), (later[0], (A,)), (later[1], (C,))]
+    assert waiting.result().data in (b"2", b"4")  # whichever it was asked for; it was not served before
+    assert storage.load_before(A, successor(later[1])) == (b"4", later[0], None)
+
+
+def test_pushes_between_register_and_the_end_of_verification_in_one_chunk(peer: Peer, opened: Open) -> None:
+    first = peer.commit({A: b"1"})
+
+    def register_and_push(link: Link, request: Request) -> None:
+        link.session.registered()
+        second = peer.last_tid = successor(first)
+        link.send(link.reply(request, first), link.invalidation(second, A), link.invalidation(successor(second), B))
+
+    peer.script["register"] = register_and_push
+    storage = opened()
+    assert storage.last_tid() == successor(successor(first))
+
+
+@pytest.mark.parametrize("method", ["register", "get_info", "getInvalidations"])
+@pytest.mark.parametrize("answer", [(), 5, b"", {"length": "x"}, (1, 2)])
+def test_a_verification_of_wrong_shape_is_tried_again(
+    peer: Peer, storage: ClientStorage, method: str, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = peer.commit({A: b"1"})
+    until(lambda: storage.last_tid() == first)
+
+    def wrong(link: Link, request: Request) -> None:
+        if method == "register":
+            link.session.registered()
+        link.send(link.reply(request, answer))
+        del peer.script[method]
+
+    away(peer, storage)
+    number = len(peer.links)
+    second = peer.commit({A: b"2"})
+    peer.script[method] = wrong
+    peer.start()
+    until(storage.is_connected)
+    assert len(peer.links) >= number + 2
+    assert storage.last_tid() == second
+    assert f"the reply to {method} is " in caplog.text
+
+
+# -- malformed replies -------------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[ClientStorage], object]] = {
+    "loadBefore": lambda storage: storage.load_before(A, MAX_TID),
+    "loadSerial": lambda storage: storage.load_serial(A, pack_id(5)),
+    "history": lambda storage: storage.revisions(A, 1),
+    "new_oids": lambda storage: storage.new_oid(),
+    "server_status": lambda storage: storage.server_status(),
+}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_a_reply_of_wrong_shape_ends_the_connection_with_a_clear_error(
+    peer: Peer, storage: ClientStorage, method: str
+) -> None:
+    peer.script[method] = lambda link, request: link.send(link.reply(request, 7))
+    link = peer.link()
+    with pytest.raises(Exception, match=f"the reply to {method} is "):
+        CALLS[method](storage)
+    assert link.ended.wait(10)
+    peer.release(method)
+    storage.ping()  # over the next connection
+
+
+@pytest.mark.parametrize("changes", [{"length": "x"}, {"size": None}])
+def test_a_push_of_wrong_shape_ends_the_connection(peer: Peer, storage: ClientStorage, changes: Any) -> None:
+    link = peer.link()
+    link.send(link.push("info", changes))
+    assert link.ended.wait(10)
+    until(lambda: len(peer.links) == 2 and storage.is_connected())
+    storage.ping()
+    assert len(storage) == 0
+
+
+# -- losing and closing ------------------------------------------------------------------------------------------------
+
+
+def test_a_load_under_way_fails_at_once_and_the_next_goes_through(peer: Peer, storage: ClientStorage) -> None:
+    tid = peer.commit({A: b"1"})
+    peer.hold("loadBefore")
+    loads = [Background(storage.load_before, A, MAX_TID) for _ in range(3)]
+    for _ in loads:
+        peer.held("loadBefore")
+    peer.link().cut()
+    for load in loads:
+        with pytest.raises(ClientDisconnected, match=str(peer.address)):
+            load.result()
+    peer.release("loadBefore")
+    assert storage.load_before(A, MAX_TID) == (b"1", tid, None)
+
+
+def test_what_is_cached_can_be_read_while_the_server_is_away(peer: Peer, opened: Open) -> None:
+    tid = peer.commit({A: b"1"})
+    storage = opened(reconnect_timeout=0.1)
+    storage.load_before(A, successor(tid))
+    away(peer, storage)
+    until(lambda: not storage.is_connected())
+    assert storage.load_before(A, successor(tid)) == (b"1", tid, None)
+    with pytest.raises(ClientDisconnected):
+        storage.load_before(B, successor(tid))
+
+
+def test_close_while_threads_load_and_commit(peer: Peer, opened: Open) -> None:
+    peer.commit({A: b"1"})
+    for _ in range(10):
+        storage = opened()
+
+        def load(storage: ClientStorage = storage) -> None:
+            with contextlib.suppress(ClientDisconnected):
+                while True:
+                    storage.load(A)
+                    storage.new_oid()
+
+        threads = [Background(load) for _ in range(4)]
+        until(partial(peer.link().calls, "loadBefore"))
+        in_threads(storage.close, storage.close)
+        for thread in threads:
+            thread.result()
+        with pytest.raises(ClientDisconnected, match="closed by this client"):
+            storage.load(A)
+
+
+def test_a_sink_may_close_the_storage(peer: Peer, storage: ClientStorage) -> None:
+    ear = Ear(storage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ear, "invalidate", lambda *_: storage.close())
+        peer.commit({A: b"1"})
+        until(lambda: not storage.is_connected())
