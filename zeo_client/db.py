@@ -97,7 +97,8 @@ class DB:
             manager.abort()
             raise
         finally:
-            connection.close()
+            if connection.transaction_manager is manager:  # closed within the block, it may be somebody else's by now
+                connection.close()
 
     def lastTransaction(self) -> Tid:  # noqa: N802 - ZODB's name
         """Return the tid of the last transaction, ZERO_TID if there is none."""

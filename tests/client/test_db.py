@@ -117,6 +117,13 @@ def test_a_transaction_that_conflicts_closes_its_connection(db: DB) -> None:
         assert set(conn.root()) == {"b"}
 
 
+def test_a_connection_that_was_closed_in_its_transaction_is_not_closed_for_its_next_user(db: DB) -> None:
+    with db.transaction() as conn:
+        conn.close()
+        assert db.open() is conn
+    assert conn.opened is not None
+
+
 def test_transactions_of_one_thread_are_independent(db: DB) -> None:
     with db.transaction() as one, db.transaction() as two:
         assert one is not two
