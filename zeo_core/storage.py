@@ -11,17 +11,35 @@ Rules of order, which no signature can say:
 4. Loads may run in any thread, at any time, also during a write. They never see a part of a group: a reader that asks
    for the state before a tid it got from `last_tid()` gets one and the same answer whatever is committed meanwhile.
 5. `load_before` tells three things apart: a Revision; None for an object that did not exist yet (or whose older
-   revisions are packed away); POSKeyError for an oid that the storage does not have.
+   revisions are packed away); POSKeyError for an oid that the storage does not have, or that is deleted as of that tid.
+   `current_tid` tells these last two apart: a deletion is a revision with a tid, an unknown oid has none (lesson B36).
 6. An oid given out by `new_oids` is never given out again, not even after a restart if it was ever stored (lesson B25).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from zeo_core.ids import Oid, Tid
-from zeo_core.transaction import HistoryEntry, PreparedTransaction, RecordedTransaction, Revision
+from zeo_core.transaction import (
+    HistoryEntry,
+    ObjectWrite,
+    PreparedTransaction,
+    RecordedTransaction,
+    Revision,
+    UndoEntry,
+)
 
-__all__ = ["Announce", "Commits", "InvalidationSink", "Iterates", "Loads", "ServedStorage", "Transacts", "WrittenGroup"]
+__all__ = [
+    "Announce",
+    "Commits",
+    "InvalidationSink",
+    "Iterates",
+    "Loads",
+    "ServedStorage",
+    "Transacts",
+    "Undoes",
+    "WrittenGroup",
+]
 
 Announce = Callable[[Tid, Sequence[Oid]], None]
 """Called with a transaction's tid and the oids it changed; rule 2 says when."""
@@ -86,17 +104,37 @@ class Commits(Protocol):
         """Return `count` fresh oids; rule 6."""
 
     def current_tid(self, oid: Oid) -> Tid | None:
-        """Return the serial of the current revision without reading its data, None for an unknown oid."""
+        """Return the serial of the current revision, also of a deletion, None for an unknown oid. Reads no data."""
 
     def write_group(self, transactions: Sequence[PreparedTransaction]) -> WrittenGroup:
         """Give tids, write all transactions and bring them to disk: all of them or, with a StorageError, none.
 
         No two transactions of a group, and no two of groups that are written but not yet published, touch one oid.
+        A transaction that brings its tid gets that one, or a StorageError if it is not later than all before it.
         May block; runs in the writer's thread.
         """
 
     def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
         """Make a group visible; rule 2. Fast: it runs in the server's loop."""
+
+
+@runtime_checkable
+class Undoes(Protocol):
+    """A storage that can take back transactions.
+
+    Undoing stages objects like any other change: `undo_writes` only says what to write, and the transaction that
+    writes it is checked for conflicts, voted and written as all are.
+    """
+
+    def undo_log(self) -> Iterator[UndoEntry]:
+        """Walk the transactions that may be undone, newest first; ends where the log was packed."""
+
+    def undo_writes(self, tid: Tid, staged: Mapping[Oid, ObjectWrite]) -> list[ObjectWrite]:
+        """Return what takes transaction `tid` back, on top of what the undoing transaction has `staged` before.
+
+        UndoError for an unknown or packed transaction; MultipleUndoErrors, which is one, if objects were changed since
+        in a way that cannot be resolved.
+        """
 
 
 class ServedStorage(Loads, Iterates, Commits, Protocol):

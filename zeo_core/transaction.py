@@ -25,6 +25,7 @@ __all__ = [
     "RecordedTransaction",
     "Revision",
     "TransactionMetadata",
+    "UndoEntry",
     "extension_bytes",
     "extension_map",
 ]
@@ -50,11 +51,19 @@ class Revision(NamedTuple):
 
 
 class ObjectWrite(NamedTuple):
-    """One object in a transaction: the new data, and the serial (tid) of the revision it was made from."""
+    """One object in a transaction: the new data, and the serial (tid) of the revision it was made from.
+
+    `data` None ends the object's existence: it is deleted, or its creation is undone. `data_tid` names an earlier
+    transaction in which the object had these very data; a storage that can, repeats them by reference instead of
+    writing them again. It is a hint, to be used only if it is true: `data` are always given whole. `blob` is the path
+    of the staged blob file that belongs to this revision.
+    """
 
     oid: Oid
     serial: Tid
-    data: bytes
+    data: bytes | None
+    data_tid: Tid | None = None
+    blob: str | None = None
 
 
 class Invalidation(NamedTuple):
@@ -77,11 +86,15 @@ class TransactionMetadata:
 class PreparedTransaction:
     """A transaction whose conflicts are checked: all that is left is to give it a tid and write it.
 
-    `writes` has each oid once. An oid without a write that was only checked to be current does not appear.
+    `writes` has each oid once. An oid without a write that was only checked to be current does not appear. `tid` is
+    given to restore a transaction of another storage under its own tid, with its `status`, b" " or b"p"; it must be
+    later than every tid of the storage. None lets the storage give the tid.
     """
 
     metadata: TransactionMetadata
     writes: tuple[ObjectWrite, ...]
+    tid: Tid | None = None
+    status: bytes = b" "
 
 
 class RecordedObject(NamedTuple):
@@ -103,6 +116,13 @@ class RecordedTransaction(NamedTuple):
     status: bytes
     metadata: TransactionMetadata
     records: Iterable[RecordedObject]
+
+
+class UndoEntry(NamedTuple):
+    """One line of the undo log: a transaction that may be undone."""
+
+    tid: Tid
+    metadata: TransactionMetadata
 
 
 class HistoryEntry(NamedTuple):

@@ -202,7 +202,7 @@ class Coordinator:
             return StorageClosedError(self._stopping)
         current_tid = self.storage.current_tid
         try:
-            for oid, serial, data in transaction.writes.values():
+            for oid, serial, data, _, _ in transaction.writes.values():
                 committed = current_tid(oid) or ZERO_TID
                 if committed != serial:
                     return ConflictError(oid=oid, serials=(committed, serial), class_name=_class_name(data))
@@ -335,8 +335,8 @@ def _no_transaction(txn_id: Hashable) -> StorageTransactionError:
     return StorageTransactionError(f"no transaction {txn_id!r} is open on this connection")
 
 
-def _class_name(data: bytes) -> str | None:
+def _class_name(data: bytes | None) -> str | None:
     try:
-        return class_name(data)
+        return class_name(data) if data else None
     except RecordFormatError:
         return None  # the conflict is to be reported all the same

@@ -72,7 +72,7 @@ class ServerTransaction:
             return
         replaced = self.writes.get(oid)
         if replaced is not None:
-            self.size_bytes -= len(replaced.data) + OBJECT_OVERHEAD_BYTES
+            self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES
         self.writes[oid] = ObjectWrite(oid, serial, data)
         self._grow(len(data) + OBJECT_OVERHEAD_BYTES)
 

@@ -19,13 +19,13 @@ from zeo_core.errors import (
     StorageError,
     StorageTransactionError,
 )
-from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr, pack_id, unpack_id
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, is_id, next_tid, oid_repr, pack_id, tid_repr, unpack_id
 from zeo_core.record import class_name
 from zeo_core.storage import Announce, Commits, InvalidationSink, Iterates
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
 from zeo_core.zodb import ZODBStorage
 
-__all__ = ["MAX_METADATA_BYTES", "LocalStorage", "OidSequence", "check_writable", "metadata_of"]
+__all__ = ["MAX_METADATA_BYTES", "LocalStorage", "OidSequence", "check_writable", "metadata_of", "tid_for"]
 
 MAX_METADATA_BYTES = 0xFFFF
 """The longest user, description or extension: Data.fs keeps their lengths in two bytes, other storages follow."""
@@ -90,14 +90,28 @@ def metadata_of(transaction: Any) -> TransactionMetadata:
 def check_writable(transactions: Sequence[PreparedTransaction]) -> None:
     """Raise StorageError, before anything is written, for transactions that no log could hold."""
     for transaction in transactions:
+        if transaction.status not in (b" ", b"p"):
+            raise StorageError(f"status {transaction.status!r} is not that of a finished transaction")
         metadata = transaction.metadata
         _check_length("user", metadata.user)
         _check_length("description", metadata.description)
         _check_length("extension", metadata.extension)
-        for oid, _, data in transaction.writes:
-            # A length of zero is how Data.fs marks a record that repeats another one's data.
-            if not data:
-                raise StorageError(f"no data to store for oid {oid_repr(oid)}")
+        for write in transaction.writes:
+            # A length of zero is how Data.fs marks a record that repeats another one's data, or none.
+            if write.data == b"":
+                raise StorageError(f"no data to store for oid {oid_repr(write.oid)}")
+
+
+def tid_for(transaction: PreparedTransaction, last_tid: Tid, now_s: float) -> Tid:
+    """Return the tid that a transaction written after `last_tid` gets, or brings: then StorageError if it is too early.
+
+    Were a restored tid not later than all others, snapshots that are open already would change (lesson B24).
+    """
+    if transaction.tid is None:
+        return next_tid(last_tid, now_s)
+    if not last_tid < transaction.tid < MAX_TID:
+        raise StorageError(f"cannot restore transaction {tid_repr(transaction.tid)} after {tid_repr(last_tid)}")
+    return transaction.tid
 
 
 def _class_name(data: bytes) -> str | None:
@@ -205,7 +219,7 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
                 raise ReadConflictError(oid=oid, serials=(committed, serial))
         writes = pending.writes.values()
         check_writable([PreparedTransaction(pending.metadata, tuple(writes))])
-        self.check_room(sum(len(write.data) for write in writes))
+        self.check_room(sum(len(write.data or b"") for write in writes))
         pending.voted = True
         return ()
 

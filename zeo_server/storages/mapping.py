@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from zeo_core.errors import POSKeyError, StorageClosedError
-from zeo_core.ids import ZERO_TID, Oid, Tid, next_tid
+from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.storage import Announce, WrittenGroup
 from zeo_core.transaction import (
     HistoryEntry,
@@ -20,7 +20,7 @@ from zeo_core.transaction import (
     Revision,
     TransactionMetadata,
 )
-from zeo_server.storages.local import LocalStorage, check_writable
+from zeo_server.storages.local import LocalStorage, check_writable, tid_for
 
 __all__ = ["MappingStorage"]
 
@@ -33,10 +33,11 @@ class _Logged(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """One revision of an object."""
+    """One revision of an object; without data, the end of its existence."""
 
     tid: Tid
-    data: bytes
+    data: bytes | None
+    data_tid: Tid | None
     metadata: TransactionMetadata
 
 
@@ -70,22 +71,25 @@ class MappingStorage(LocalStorage):
         if index == 0:
             return None
         found = revisions[index - 1]
+        if found.data is None:
+            raise POSKeyError(oid)
         return Revision(found.data, found.tid, revisions[index].tid if index < count else None)
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
-        for revision in reversed(self._revisions_of(oid)):
-            if revision.tid == tid:
-                return revision.data
-        raise POSKeyError(oid)
+        self._check_open()
+        saved = self._saved_at(oid, tid)
+        if saved is None or saved.data is None:
+            raise POSKeyError(oid)
+        return saved.data
 
     def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
         """Return up to `size` revisions, newest first; POSKeyError for an unknown oid."""
         newest_first = self._revisions_of(oid)[::-1][: max(size, 0)]
-        return [HistoryEntry(tid, metadata, len(data)) for tid, data, metadata in newest_first]
+        return [HistoryEntry(saved.tid, saved.metadata, len(saved.data or b"")) for saved in newest_first]
 
     def object_count(self) -> int:
-        """Return how many objects there are."""
+        """Return how many objects there are, those deleted included."""
         return len(self._revisions)
 
     def byte_size(self) -> int:
@@ -96,7 +100,7 @@ class MappingStorage(LocalStorage):
         """Nothing is known about memory in advance."""
 
     def current_tid(self, oid: Oid) -> Tid | None:
-        """Return the current revision's tid, None for an unknown oid."""
+        """Return the current revision's tid, also that of a deletion; None for an unknown oid."""
         self._check_open()
         revisions = self._revisions.get(oid)
         return revisions[-1].tid if revisions else None
@@ -107,9 +111,11 @@ class MappingStorage(LocalStorage):
         check_writable(transactions)
         now_s = time.time()
         logged = []
+        last_tid = self._written_tid
         for transaction in transactions:
-            self._written_tid = next_tid(self._written_tid, now_s)
-            logged.append(_Logged(self._written_tid, transaction))
+            last_tid = tid_for(transaction, last_tid, now_s)
+            logged.append(_Logged(last_tid, transaction))
+        self._written_tid = last_tid
         return _Group([tid for tid, _ in logged], logged)
 
     def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
@@ -118,9 +124,11 @@ class MappingStorage(LocalStorage):
             raise TypeError(f"{group!r} was not written by a MappingStorage")
         for tid, transaction in group.logged:
             self._oids.pass_by(write.oid for write in transaction.writes)
-            for oid, _, data in transaction.writes:
-                self._revisions.setdefault(oid, []).append(_Saved(tid, data, transaction.metadata))
-                self._byte_size += len(data)
+            for oid, _, data, data_tid, _ in transaction.writes:
+                repeated = None if data_tid is None else self._saved_at(oid, data_tid)
+                source = data_tid if repeated is not None and repeated.data == data else None
+                self._revisions.setdefault(oid, []).append(_Saved(tid, data, source, transaction.metadata))
+                self._byte_size += len(data or b"")
         self._log.extend(group.logged)
         self._announce([(tid, [write.oid for write in t.writes]) for tid, t in group.logged], announce)
 
@@ -130,7 +138,7 @@ class MappingStorage(LocalStorage):
         first = 0 if start is None else bisect_left(self._log, start, key=_tid_of)
         end = len(self._log) if stop is None else bisect_right(self._log, stop, key=_tid_of)
         return (
-            RecordedTransaction(tid, b" ", metadata=t.metadata, records=_records(tid, t))
+            RecordedTransaction(tid, t.status, metadata=t.metadata, records=self._records(tid, t))
             for tid, t in self._log[first:end]
         )
 
@@ -147,10 +155,17 @@ class MappingStorage(LocalStorage):
         except KeyError:
             raise POSKeyError(oid) from None
 
+    def _records(self, tid: Tid, transaction: PreparedTransaction) -> list[RecordedObject]:
+        """Return what a transaction wrote, from the revisions, which know whether data are truly repeated."""
+        saved = [(oid, self._saved_at(oid, tid)) for oid, *_ in transaction.writes]
+        return [RecordedObject(oid, tid, at.data, at.data_tid) for oid, at in saved if at is not None]
+
+    def _saved_at(self, oid: Oid, tid: Tid) -> _Saved | None:
+        """Return the revision that transaction `tid` wrote, None if it wrote none."""
+        revisions = self._revisions.get(oid, [])
+        index = bisect_left(revisions, tid, key=_tid_of)
+        return revisions[index] if index < len(revisions) and revisions[index].tid == tid else None
+
     def _check_open(self) -> None:
         if self._closed:
             raise StorageClosedError(f"{self._name} is closed")
-
-
-def _records(tid: Tid, transaction: PreparedTransaction) -> list[RecordedObject]:
-    return [RecordedObject(oid, tid, data, None) for oid, _, data in transaction.writes]

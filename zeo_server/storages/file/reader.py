@@ -115,24 +115,41 @@ class Reader:
 
     def load_serial(self, oid: Oid, tid: Tid, position: int) -> bytes:
         """Return the data that transaction `tid` wrote; POSKeyError if it wrote none."""
+        position = self.find(oid, tid, position)
+        if not position:
+            raise POSKeyError(oid)
+        return self.data(oid, position)
+
+    def find(self, oid: Oid, tid: Tid, position: int) -> int:
+        """Return where the record that transaction `tid` wrote stands, going back from `position`; 0 if nowhere."""
         while position:
             header = self.header(oid, position)
-            if header.tid == tid:
-                return self.data(oid, position)
-            if header.tid < tid:
-                break
+            if header.tid <= tid:
+                return position if header.tid == tid else 0
             position = header.previous
-        raise POSKeyError(oid)
+        return 0
 
     def data(self, oid: Oid, position: int) -> bytes:
         """Return the data of the record at `position`, its own or repeated; POSKeyError if it marks a deletion."""
+        data = self.stored_data(oid, position)
+        if data is None:
+            raise POSKeyError(oid)
+        return data
+
+    def stored_data(self, oid: Oid, position: int) -> bytes | None:
+        """Return the data of the record at `position`, its own or repeated, None if it marks a deletion."""
+        source = self.source(oid, position)
+        return self._read(source + DATA_HEADER_SIZE, self.header(oid, source).size) if source else None
+
+    def source(self, oid: Oid, position: int) -> int:
+        """Return where the record with the data of the one at `position` stands, 0 if that marks a deletion."""
         header = self.header(oid, position)
         while header.back is not None:
             if not header.back:
-                raise POSKeyError(oid)
+                return 0
             position = header.back
             header = self.header(oid, position)
-        return self._read(position + DATA_HEADER_SIZE, header.size)
+        return position
 
     def revisions(self, oid: Oid, size: int, position: int) -> list[HistoryEntry]:
         """Return up to `size` revisions, newest first, going back from the record at `position`."""

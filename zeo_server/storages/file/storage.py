@@ -22,9 +22,10 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import Oid, Tid
 from zeo_core.storage import Announce, WrittenGroup
-from zeo_core.transaction import HistoryEntry, PreparedTransaction, RecordedTransaction, Revision
+from zeo_core.transaction import HistoryEntry, ObjectWrite, PreparedTransaction, RecordedTransaction, Revision
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC, MAGIC_SIZE
+from zeo_server.storages.file.generation import Generation
 from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import Contents, read_contents
@@ -66,45 +67,45 @@ class FileStorage(LocalStorage):
             if isinstance(error, OSError):
                 raise failure(self._path, error) from error
             raise
-        self._reader: Reader | None = reader
+        # Read once by each call that needs it: a pack replaces all of it at once.
+        self._generation: Generation | None = Generation(reader, contents.index, contents.end)
         self._writer = writer
-        self._index = contents.index
-        self._published_end = contents.end
         self._last_tid = contents.last_tid
-        self._oids.pass_by([self._index.highest_oid()])
+        self._oids.pass_by([contents.index.highest_oid()])
         self._saved_end = contents.end - contents.scanned
         if contents.scanned > _SAVE_INDEX_AFTER_BYTES:
             self._save_index()
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the newest revision written before `tid`, None if there was none yet; POSKeyError if unknown."""
-        reader = self._reader
-        if reader is None:
+        generation = self._generation
+        if generation is None:
             self._refuse_closed()
-        position = self._index.position(oid)
+        position = generation.index.position(oid)
         if not position:
             raise POSKeyError(oid)
-        return reader.load_before(oid, tid, position)
+        return generation.reader.load_before(oid, tid, position)
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
-        return self._open_reader().load_serial(oid, tid, self._index.position(oid))
+        generation = self._opened()
+        return generation.reader.load_serial(oid, tid, generation.index.position(oid))
 
     def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
         """Return up to `size` revisions, newest first; POSKeyError for an unknown oid."""
-        reader = self._open_reader()
-        position = self._index.position(oid)
+        generation = self._opened()
+        position = generation.index.position(oid)
         if not position:
             raise POSKeyError(oid)
-        return reader.revisions(oid, size, position)
+        return generation.reader.revisions(oid, size, position)
 
     def object_count(self) -> int:
         """Return how many objects the index has, those deleted included."""
-        return len(self._index)
+        return len(self._opened().index)
 
     def byte_size(self) -> int:
         """Return how long the file is, up to the end of the last published transaction."""
-        return self._published_end
+        return self._opened().end
 
     def check_room(self, byte_count: int) -> None:
         """Raise StorageFullError unless the file system has room for `byte_count` bytes of data and their headers."""
@@ -115,9 +116,9 @@ class FileStorage(LocalStorage):
 
     def current_tid(self, oid: Oid) -> Tid | None:
         """Return the current record's tid, also that of a deletion; None for an unknown oid."""
-        reader = self._open_reader()
-        position = self._index.position(oid)
-        return reader.tid_at(oid, position) if position else None
+        generation = self._opened()
+        position = generation.index.position(oid)
+        return generation.reader.tid_at(oid, position) if position else None
 
     def write_group(self, transactions: Sequence[PreparedTransaction]) -> FileGroup:
         """Write all transactions and bring them to disk; see the contract, and writer.py for how."""
@@ -126,7 +127,7 @@ class FileStorage(LocalStorage):
             if self._writer is None:
                 self._refuse_closed()
             check_writable(transactions)
-            group = self._writer.write(transactions, self._index)
+            group = self._writer.write(transactions, self._opened().index, self._repeated)
         for oids in group.oids:
             self._oids.pass_by(oids)
         return group
@@ -135,42 +136,53 @@ class FileStorage(LocalStorage):
         """Make a group of this storage's own visible."""
         if not isinstance(group, FileGroup):
             raise TypeError(f"{group!r} was not written by a FileStorage")
-        self._index.update(group.entries)
-        self._published_end = group.end
+        generation = self._opened()
+        generation.index.update(group.entries)
+        generation.end = group.end
         self._announce(zip(group.tids, group.oids, strict=True), announce)
 
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
         """Walk the transactions with start <= tid <= stop; the end is fixed here, at the call."""
-        return Log(self._open_reader(), self._published_end).transactions(start, stop)
+        generation = self._opened()
+        return Log(generation.reader, generation.end).transactions(start, stop)
 
     def close(self) -> None:
         """Save the index and let go of the file; waits for a write in progress."""
         with self._write_lock:
-            if self._reader is None:
+            if self._generation is None:
                 return
-            if not self._read_only and self._saved_end != self._published_end:
+            if not self._read_only and self._saved_end != self._generation.end:
                 self._save_index()
-            self._reader = self._writer = None
+            self._generation = self._writer = None
             self._unlock()
 
-    def _open_reader(self) -> Reader:
-        reader = self._reader
-        if reader is None:
+    def _repeated(self, write: ObjectWrite) -> int:
+        """Return where the record stands whose data `write` repeats, 0 if its data are others (lesson B30)."""
+        if write.data_tid is None:
+            return 0
+        generation = self._opened()
+        reader = generation.reader
+        position = reader.find(write.oid, write.data_tid, generation.index.position(write.oid))
+        return position if position and reader.stored_data(write.oid, position) == write.data else 0
+
+    def _opened(self) -> Generation:
+        generation = self._generation
+        if generation is None:
             self._refuse_closed()
-        return reader
+        return generation
 
     def _refuse_closed(self) -> NoReturn:
         raise StorageClosedError(f"{self._path} is closed")
 
     def _save_index(self) -> None:
         """Save the index; only a warning if that fails, since without it the next opening is slow, not wrong."""
-        path = self._path + ".index"
+        path, generation = self._path + ".index", self._opened()
         try:
-            durable.write_file(path, self._index.saved(self._published_end), path + ".index_tmp")
+            durable.write_file(path, generation.index.saved(generation.end), path + ".index_tmp")
         except OSError as error:
             logger.warning("%s: the index could not be saved: %s", path, error)
         else:
-            self._saved_end = self._published_end
+            self._saved_end = generation.end
 
     def _unlock(self) -> None:
         if self._lock_file is not None:

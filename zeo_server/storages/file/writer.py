@@ -11,19 +11,18 @@ Nothing here is seen by readers before it is published: they find records only t
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
-from zeo_core.ids import Oid, Tid, next_tid
-from zeo_core.transaction import PreparedTransaction
+from zeo_core.ids import Oid, Tid
+from zeo_core.transaction import ObjectWrite, PreparedTransaction
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import (
     DATA_HEADER,
     DATA_HEADER_SIZE,
     LENGTH,
     LENGTH_SIZE,
-    STATUS_FINISHED,
     STATUS_OFFSET,
     STATUS_UNFINISHED,
     TRANSACTION_HEADER,
@@ -31,8 +30,12 @@ from zeo_server.storages.file.format import (
 )
 from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.reader import Descriptor
+from zeo_server.storages.local import tid_for
 
-__all__ = ["FileGroup", "Writer", "failure", "lay_out"]
+__all__ = ["FileGroup", "FindRepeated", "Writer", "failure", "lay_out"]
+
+FindRepeated = Callable[[ObjectWrite], int]
+"""Returns where the record stands whose data a write says it repeats, 0 if that is not so."""
 
 _BLOCK_BYTES = 8 << 20  # a group of small transactions is one write; a huge one is not held in memory a second time
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -48,10 +51,10 @@ class FileGroup(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """A group ready to be appended: its bytes, where its transactions start, and what to publish afterwards."""
+    """A group ready to be appended: its bytes, what marks each transaction as finished, what to publish afterwards."""
 
     pieces: list[bytes]
-    starts: list[int]
+    marks: list[tuple[int, bytes]]
     group: FileGroup
 
 
@@ -63,25 +66,40 @@ def failure(path: str, error: OSError) -> StorageError:
     return StorageError(f"{path}: {reason}")
 
 
+def _no_repeats(_write: ObjectWrite) -> int:
+    return 0
+
+
 def lay_out(
-    transactions: Sequence[PreparedTransaction], position: int, last_tid: Tid, now_s: float, index: Index
+    transactions: Sequence[PreparedTransaction],
+    position: int,
+    last_tid: Tid,
+    now_s: float,
+    index: Index,
+    repeated: FindRepeated = _no_repeats,
 ) -> _Layout:
     """Give tids to the transactions and arrange their bytes to be appended at `position`."""
     pieces: list[bytes] = []
-    starts: list[int] = []
+    marks: list[tuple[int, bytes]] = []
     tids: list[Tid] = []
     entries: Entries = {}
     for transaction in transactions:
-        last_tid = next_tid(last_tid, now_s)
+        last_tid = tid_for(transaction, last_tid, now_s)
         tids.append(last_tid)
-        starts.append(position)
-        position = _lay_out_one(transaction, position, last_tid, index, pieces, entries)
+        marks.append((position + STATUS_OFFSET, transaction.status))
+        position = _lay_out_one(transaction, position, last_tid, index, repeated, pieces, entries)
     oids = [tuple([write.oid for write in transaction.writes]) for transaction in transactions]
-    return _Layout(pieces, starts, FileGroup(tids, oids, entries, position))
+    return _Layout(pieces, marks, FileGroup(tids, oids, entries, position))
 
 
 def _lay_out_one(
-    transaction: PreparedTransaction, start: int, tid: Tid, index: Index, pieces: list[bytes], entries: Entries
+    transaction: PreparedTransaction,
+    start: int,
+    tid: Tid,
+    index: Index,
+    repeated: FindRepeated,
+    pieces: list[bytes],
+    entries: Entries,
 ) -> int:
     """Add one transaction's bytes to `pieces` and its records to `entries`; return where the next one starts."""
     user, description, extension = (
@@ -94,21 +112,33 @@ def _lay_out_one(
     position = start + TRANSACTION_HEADER_SIZE + len(user) + len(description) + len(extension)
     # The loop of a transaction with 10,000 objects: local names, and `add_entry` written out.
     append, pack, find, prefix, positions = pieces.append, DATA_HEADER.pack, index.position, b"", entries
-    for oid, _, data in transaction.writes:
-        size = len(data)
+    for write in transaction.writes:
+        oid, _, data, data_tid, _ = write
+        if data is None or data_tid is not None:
+            data, size = _pointed(write, repeated)
+        else:
+            size = len(data)
         append(pack(oid, tid, find(oid), start, 0, size))
         append(data)
         if oid[:6] != prefix:
             prefix = oid[:6]
             bucket = positions.setdefault(prefix, {})
         bucket[oid[6:]] = position.to_bytes(6, "big")
-        position += DATA_HEADER_SIZE + size
+        position += DATA_HEADER_SIZE + len(data)
     length = position - start
     sizes = (len(user), len(description), len(extension))
     header = TRANSACTION_HEADER.pack(tid, length, STATUS_UNFINISHED, *sizes)
     pieces[header_at] = header + user + description + extension
     append(LENGTH.pack(length))
     return position + LENGTH_SIZE
+
+
+def _pointed(write: ObjectWrite, repeated: FindRepeated) -> tuple[bytes, int]:
+    """Return what follows the data header of a deletion or of repeated data, and the length that the header gives."""
+    if write.data is None:
+        return LENGTH.pack(0), 0
+    back = repeated(write)
+    return (LENGTH.pack(back), 0) if back else (write.data, len(write.data))
 
 
 class Writer:
@@ -122,7 +152,9 @@ class Writer:
         self._last_tid = last_tid
         self._refusal = ""
 
-    def write(self, transactions: Sequence[PreparedTransaction], index: Index) -> FileGroup:
+    def write(
+        self, transactions: Sequence[PreparedTransaction], index: Index, repeated: FindRepeated = _no_repeats
+    ) -> FileGroup:
         """Append a group and bring it to disk.
 
         StorageError when that fails. If the file could be brought back to what it was, the writer can be used again;
@@ -130,9 +162,9 @@ class Writer:
         """
         if self._refusal:
             raise StorageClosedError(self._refusal)
-        layout = lay_out(transactions, self._end, self._last_tid, time.time(), index)
+        layout = lay_out(transactions, self._end, self._last_tid, time.time(), index, repeated)
         self._append(layout.pieces)
-        self._finish(layout.starts)
+        self._finish(layout.marks)
         self._end = layout.group.end
         self._last_tid = layout.group.tids[-1] if layout.group.tids else self._last_tid
         return layout.group
@@ -159,7 +191,7 @@ class Writer:
         except OSError as error:
             self.close(f"{self._path}: a failed write could not be taken back ({error.strerror})")
 
-    def _finish(self, starts: list[int]) -> None:
+    def _finish(self, marks: list[tuple[int, bytes]]) -> None:
         """Bring what was appended to disk, then mark it finished, then bring that to disk.
 
         After a failed sync nobody knows what is on disk, and a second sync would not tell: that is the end of writing
@@ -168,8 +200,8 @@ class Writer:
         """
         try:
             durable.sync_data(self._descriptor.fd)
-            for start in starts:
-                self._write_at(STATUS_FINISHED, start + STATUS_OFFSET)
+            for position, status in marks:
+                self._write_at(status, position)
             durable.sync_data(self._descriptor.fd)
         except BaseException as error:
             self.close(f"{self._path}: closed to writes, since a commit failed on its way to disk ({error})")

@@ -15,6 +15,7 @@ from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, unpack_id
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
 from zeo_server.storages.file import writer as writer_module
+from zeo_server.storages.file.format import STATUS_OFFSET
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.reader import Descriptor
 from zeo_server.storages.file.writer import FileGroup, Writer, failure, lay_out
@@ -66,7 +67,7 @@ def test_a_group_is_laid_out_as_the_format_says(
         laid += b"".join(layout.pieces)
         position, last_tid = layout.group.end, layout.group.tids[-1]
         expected.add(*data.items(), status=b"c", metadata=metadata)
-        assert layout.starts == expected.starts[-1:]
+        assert layout.marks == [(expected.starts[-1] + STATUS_OFFSET, b" ")]
         assert layout.group.oids == [tuple(data)]
     assert laid == expected.content[4:]
     assert position == len(expected.content)
