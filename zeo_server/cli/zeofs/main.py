@@ -1,0 +1,42 @@
+"""The command `zeofs` itself: the group of its commands, and what they say when they fail."""
+
+import sys
+from typing import Any
+
+import click
+
+from zeo_core.errors import ZeodError
+from zeo_server.cli.zeofs.check import check
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """A group whose commands end with one line and status 2 where an error keeps them from their work."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (ZeodError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # whoever read the output has seen enough; click ends the command quietly
+            click.echo(f"zeofs: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zeod", message="zeofs %(version)s")
+def main() -> None:
+    """Look after database files (Data.fs), also while a server has them open.
+
+    Exit status: 0 if all is well, 1 if the command found faults in the data, 2 if it could not do its work.
+    """
+
+
+for _command in (check,):
+    main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main()
