@@ -11,6 +11,7 @@ from typing import Any
 
 from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.zodb import ZODBStorage
+from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -37,9 +38,24 @@ def _file_storage(directory: Path) -> Iterator[ZODBStorage]:
         yield storage
 
 
+@contextmanager
+def _demo_storage(_directory: Path) -> Iterator[ZODBStorage]:
+    with closing(DemoStorage()) as storage:
+        yield storage
+
+
+@contextmanager
+def _demo_storage_on_files(directory: Path) -> Iterator[ZODBStorage]:
+    base, changes = FileStorage(directory / "Data.fs"), FileStorage(directory / "changes.fs")
+    with closing(DemoStorage(base=base, changes=changes)) as storage:
+        yield storage
+
+
 KINDS = [
     Kind("mapping", _mapping_storage, iterates=True, keeps=False),
     Kind("file", _file_storage, iterates=True, keeps=True),
+    Kind("demo", _demo_storage, iterates=True, keeps=False),
+    Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True),
 ]
 
 

@@ -1,4 +1,4 @@
-"""FileStorage and MappingStorage, step by step, against a model of what a storage is.
+"""FileStorage, MappingStorage and DemoStorage, step by step, against a model of what a storage is.
 
 The storages give different tids, so the model counts transactions, and each storage has its list of tids.
 """
@@ -16,6 +16,7 @@ from tests.contract.storages import Txn, commit
 from zeo_core.errors import ConflictError, POSKeyError, ReadConflictError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor
 from zeo_core.transaction import Revision
+from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -26,19 +27,20 @@ numbers = st.integers(0, 2**16)
 
 
 class StorageModel(RuleBasedStateMachine):
-    """A list of committed dictionaries, and the two storages that must agree with it."""
+    """A list of committed dictionaries, and the storages that must agree with it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.file = FileStorage(self.directory / "Data.fs")
         self.mapping = MappingStorage()
+        self.demo = DemoStorage()
         self.committed: list[dict[Oid, bytes]] = []
-        self.tids: dict[str, list[Tid]] = {"file": [], "mapping": []}
+        self.tids: dict[str, list[Tid]] = {"file": [], "mapping": [], "demo": []}
 
     @property
-    def storages(self) -> list[tuple[FileStorage | MappingStorage, list[Tid]]]:
-        return [(self.file, self.tids["file"]), (self.mapping, self.tids["mapping"])]
+    def storages(self) -> list[tuple[FileStorage | MappingStorage | DemoStorage, list[Tid]]]:
+        return [(self.file, self.tids["file"]), (self.mapping, self.tids["mapping"]), (self.demo, self.tids["demo"])]
 
     def history(self, oid: Oid) -> list[int]:
         """Return the numbers of the transactions that wrote `oid`."""
@@ -124,6 +126,10 @@ class StorageModel(RuleBasedStateMachine):
             with open(path, "ab") as file:
                 file.write(successor(self.tids["file"][-1]) + bytes(20))
         self.file = FileStorage(path)
+
+    @rule()
+    def push(self) -> None:
+        self.demo = self.demo.push()
 
     @invariant()
     def the_ends_agree(self) -> None:

@@ -50,6 +50,10 @@ class OidSequence:
             self._highest += count
         return [pack_id(number) for number in range(first, first + count)]
 
+    def highest(self) -> Oid:
+        """Return the highest oid that was given out or seen."""
+        return pack_id(self._highest)
+
     def pass_by(self, oids: Iterable[Oid]) -> None:
         """Take note of oids that are in use, so that none of them is given out."""
         highest = unpack_id(max(oids, default=bytes(8)))
@@ -174,6 +178,10 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         """Return `count` fresh oids, never given out before and not in the storage."""
         self.check_not_read_only()
         return self._oids.take(count)
+
+    def highest_oid(self) -> Oid:
+        """Return the highest oid that was given out or is in use: all above it are fresh."""
+        return self._oids.highest()
 
     def new_oid(self) -> Oid:
         """Return a fresh oid."""
