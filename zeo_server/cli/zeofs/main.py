@@ -7,6 +7,8 @@ import click
 
 from zeo_core.errors import ZeodError
 from zeo_server.cli.zeofs.check import check
+from zeo_server.cli.zeofs.copy import copy
+from zeo_server.cli.zeofs.recover import recover
 
 __all__ = ["main"]
 
@@ -34,7 +36,7 @@ def main() -> None:
     """
 
 
-for _command in (check,):
+for _command in (check, copy, recover):
     main.add_command(_command)
 
 

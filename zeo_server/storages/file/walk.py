@@ -49,14 +49,17 @@ class Damage(NamedTuple):
     tail: bool
 
 
-def open_reader(path: str) -> Reader:
-    """Return a reader of the file at `path`; StorageError if it cannot be read, FileFormatError if it is no Data.fs."""
+def open_reader(path: str, *, damaged: bool = False) -> Reader:
+    """Return a reader of the file at `path`; StorageError if it cannot be read, FileFormatError if it is no Data.fs.
+
+    Of a `damaged` file the start may be damaged, too.
+    """
     try:
         reader = Reader(path, Descriptor(path, os.O_RDONLY))
         magic = os.pread(reader.descriptor.fd, MAGIC_SIZE, 0)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error
-    if magic not in MAGICS:
+    if magic not in MAGICS and not damaged:
         raise FileFormatError(path, 0, f"no Data.fs: it starts with {magic!r}")
     return reader
 
