@@ -7,6 +7,8 @@
     |  +- StorageTransactionError       a call outside its transaction; wire: ...StorageTransactionError
     |  +- StorageClosedError            used after close, or after a failed write made it unsafe to go on
     |  +- FileFormatError               a file is not what it claims; carries path and position
+    |  +- UndoError                     the transaction cannot be undone; wire: ZODB.POSException.UndoError
+    |  |  +- MultipleUndoErrors         nor can it, for several objects; wire: ZODB.POSException.MultipleUndoErrors
     |  +- RecordFormatError             an object's record is of an unknown format, or damaged
     |  +- FileLockedError               another process has the database open; carries path
     |  +- StorageFullError              no room: disk, quota; carries path
@@ -26,11 +28,16 @@
 
 A ConflictError and a ClientDisconnected are `transaction.interfaces.TransientError`, which is what the retry loops of
 `transaction` look for. A CommitInDoubtError is no TransientError: to retry it could apply a change twice.
+
+Programs that were written for ZODB catch ZODB's errors. Where ZODB has an error of the same meaning (`twin_name`) and
+is imported, what is raised here is an instance of a class made of both, so that `except
+ZODB.POSException.ConflictError` catches it. Whoever can write that has ZODB imported; nothing here imports it.
 """
 
 import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from transaction.interfaces import TransientError
 
@@ -46,6 +53,7 @@ __all__ = [
     "FileLockedError",
     "InvalidObjectReference",
     "LocalProtocolError",
+    "MultipleUndoErrors",
     "POSKeyError",
     "ProtocolError",
     "ReadConflictError",
@@ -58,6 +66,7 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StorageTransactionError",
+    "UndoError",
     "UnpicklableError",
     "ZeodError",
     "from_wire",
@@ -65,8 +74,41 @@ __all__ = [
 ]
 
 
+_twins: dict[type, type] = {}
+
+
+def _with_twin(cls: type) -> type:
+    """Return the class made of `cls` and its twin, or `cls` while the twin's module is not imported."""
+    made = _twins.get(cls)
+    if made is not None:
+        return made
+    module, _, name = str(getattr(cls, "twin_name", "")).rpartition(".")
+    twin = getattr(sys.modules.get(module), name, None)
+    if twin is None:
+        return cls
+    shown = {"__doc__": cls.__doc__, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    made = type(cls.__name__, (cls, twin), {**shown, "__reduce__": _reduce(cls), "__setstate__": _set_state})
+    _twins[cls] = _twins[made] = made
+    return made
+
+
+def _reduce(cls: type) -> Callable[[Any], tuple[object, ...]]:
+    return lambda error: (cls, error.args, vars(error))  # by the name that can be imported
+
+
+def _set_state(error: BaseException, state: dict[str, Any]) -> None:
+    vars(error).update(state)
+
+
 class ZeodError(Exception):
     """Base of all errors below."""
+
+    def __new__(cls, *args: object, **_fields: object) -> Self:
+        """Make an instance that is one of the twin's too."""
+        return cast(Self, super().__new__(_with_twin(cls), *args))
+
+    def __init__(self, *args: object) -> None:
+        Exception.__init__(self, *args)  # not the twin's, which takes other arguments
 
 
 _Class = TypeVar("_Class", bound=type[ZeodError])
@@ -81,7 +123,7 @@ def _wire(name: str) -> Callable[[_Class], _Class]:
     """Register an error class under the name by which ZEO's clients know it."""
 
     def register(cls: _Class) -> _Class:
-        cls.wire_name = name  # type: ignore[attr-defined]
+        cls.wire_name = cls.twin_name = name  # type: ignore[attr-defined]
         _by_wire_name[name] = cls
         return cls
 
@@ -92,6 +134,7 @@ class StorageError(ZeodError):
     """The storage cannot do what was asked."""
 
     wire_name: ClassVar[str] = "ZODB.POSException.StorageError"
+    twin_name: ClassVar[str] = wire_name
 
 
 _by_wire_name[StorageError.wire_name] = StorageError
@@ -132,6 +175,32 @@ class FileFormatError(StorageError):
 
     def __str__(self) -> str:
         return f"{self.path}: damaged at byte {self.position}: {self.reason}"
+
+
+@_wire("ZODB.POSException.UndoError")
+class UndoError(StorageError):
+    """A transaction cannot be undone: `reason` says why, `oid` names the object that stands against it, if one does."""
+
+    def __init__(self, reason: str = "", oid: Oid | None = None) -> None:
+        super().__init__(reason, oid)
+        self.reason, self.oid = reason, oid
+
+    def __str__(self) -> str:
+        return f"cannot undo: {self.reason}" + (f" (oid {oid_repr(self.oid)})" if self.oid is not None else "")
+
+
+@_wire("ZODB.POSException.MultipleUndoErrors")
+class MultipleUndoErrors(UndoError):
+    """A transaction cannot be undone because of several objects: `errors` has a pair of oid and reason for each."""
+
+    def __init__(self, errors: Sequence[tuple[Oid, str]]) -> None:
+        oid, reason = errors[0]
+        super().__init__(reason, oid)
+        self.args = (errors,)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "cannot undo: " + ", ".join(f"{reason} (oid {oid_repr(oid)})" for oid, reason in self.errors)
 
 
 class RecordFormatError(StorageError):
@@ -203,6 +272,8 @@ class ReadConflictError(ConflictError):
 class ClientDisconnected(ZeodError, TransientError):
     """The server is away, or the connection was lost during the call: `address` and `reason` say which and why."""
 
+    twin_name: ClassVar[str] = "ZEO.Exceptions.ClientDisconnected"
+
     def __init__(self, address: str = "", reason: str = "") -> None:
         super().__init__(address, reason)
         self.address, self.reason = address, reason
@@ -240,9 +311,13 @@ class ServerError(ZeodError):
 class InvalidObjectReference(ZeodError):
     """A stored object refers to a persistent object of another database, or of another connection."""
 
+    twin_name: ClassVar[str] = "ZODB.POSException.InvalidObjectReference"
+
 
 class ConnectionStateError(ZeodError):
     """A database or a connection was used while it is closed, or closed in the middle of a transaction."""
+
+    twin_name: ClassVar[str] = "ZODB.POSException.ConnectionStateError"
 
 
 class StateLoadError(ZeodError):
@@ -250,6 +325,8 @@ class StateLoadError(ZeodError):
 
     `reason` is the error behind it, which is also the exception's cause: often one raised by the class's own code.
     """
+
+    twin_name: ClassVar[str] = "ZODB.POSException.StateLoadError"
 
     def __init__(self, class_name: str, oid: Oid | None, reason: str) -> None:
         super().__init__(class_name, oid, reason)
@@ -314,6 +391,8 @@ def to_wire(error: BaseException) -> tuple[str, Sequence[object] | _Map]:
             "serials": serials,
             "class_name": _carried(error.class_name),
         }
+    if isinstance(error, MultipleUndoErrors):
+        return name, {"_errs": [[_carried(oid), _carried(reason)] for oid, reason in error.errors]}
     if isinstance(error, FileFormatError | FileLockedError | StorageFullError):
         return name, [_carried(str(error))]
     return name, [_carried(arg) for arg in error.args]
@@ -339,13 +418,34 @@ def from_wire(name: object, arguments: object) -> Exception:
     if issubclass(cls, ConflictError):
         known = _conflict_arguments(arguments)
         return ServerError(str(name), arguments) if known is None else cls(*known)
+    if cls is MultipleUndoErrors:
+        pairs = _undo_pairs(arguments)
+        return cls(pairs) if pairs else ServerError(str(name), arguments)
     if isinstance(arguments, Mapping):
         arguments = tuple(arguments.values())
     if not isinstance(arguments, list | tuple) or not all(isinstance(value, _Scalar) for value in arguments):
         return ServerError(str(name), arguments)
+    if cls is UndoError and not _undo_arguments_fit(arguments):
+        return ServerError(str(name), arguments)
     if cls is POSKeyError and not (len(arguments) == 1 and is_id(arguments[0])):
         return ServerError(str(name), arguments)
     return cls(*arguments)
+
+
+def _undo_arguments_fit(arguments: Sequence[object]) -> bool:
+    reason = arguments[0] if arguments else ""
+    oid = arguments[1] if len(arguments) > 1 else None
+    return len(arguments) <= 2 and isinstance(reason, str) and (oid is None or is_id(oid))
+
+
+def _undo_pairs(arguments: object) -> list[tuple[Oid, str]]:
+    """Return the pairs of a MultipleUndoErrors; none if they are not what they must be."""
+    found = arguments.get("_errs") if isinstance(arguments, Mapping) else None
+    if not isinstance(found, list | tuple):
+        return []
+    pairs = [tuple(pair) for pair in found if isinstance(pair, list | tuple) and len(pair) == 2]
+    fit = all(is_id(oid) and isinstance(reason, str) for oid, reason in pairs)
+    return pairs if fit and len(pairs) == len(found) else []
 
 
 def _conflict_arguments(arguments: object) -> tuple[Any, ...] | None:
