@@ -35,6 +35,7 @@ __all__ = [
     "InvalidationSink",
     "Iterates",
     "Loads",
+    "LoadsCached",
     "ServedStorage",
     "Transacts",
     "Undoes",
@@ -75,6 +76,14 @@ class Loads(Protocol):
 
     def close(self) -> None:
         """Write what makes the next opening fast, let go of files and locks; harmless when repeated."""
+
+
+@runtime_checkable
+class LoadsCached(Protocol):
+    """A storage that can tell beforehand whether a load would wait for the disk, so that a server's loop need not."""
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Do as `load_before` does, but raise BlockingIOError rather than wait."""
 
 
 @runtime_checkable

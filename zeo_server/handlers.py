@@ -87,7 +87,7 @@ def _get_invalidations(caller: Caller, tid: Tid) -> tuple[Tid, Sequence[Oid]] | 
 
 def _load_before(caller: Caller, oid: Oid, tid: Tid) -> Revision | None:
     caller.coordinator.counters.loads += 1
-    return caller.storage.load_before(oid, tid)
+    return caller.coordinator.load(oid, tid)
 
 
 def _load_serial(caller: Caller, oid: Oid, tid: Tid) -> bytes:

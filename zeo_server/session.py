@@ -17,8 +17,9 @@ from itertools import chain
 from typing import cast
 
 from zeo_core.errors import ConflictError, POSKeyError, ReadOnlyError, ZeodError
-from zeo_core.ids import Tid
+from zeo_core.ids import Oid, Tid
 from zeo_core.storage import ServedStorage
+from zeo_core.transaction import Revision
 from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusRequested
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
@@ -176,11 +177,34 @@ class ServerSession(asyncio.Protocol):
                 call(self, self._answer_to(message_id, one_way), *args)
                 return
             result = call(self, *args)
+        except BlockingIOError:  # only load_cached raises it
+            self._load_in_thread(self._answer_to(message_id, one_way), *args)
         except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
             self._failed(request, error)
         else:
             if not one_way:
                 self._reply(message_id, result)
+
+    def _load_in_thread(self, answer: Answer, oid: Oid, tid: Tid) -> None:
+        """Load what is not in memory, without holding up the loop.
+
+        A commit may be published and announced before the thread's result is dealt with here: what it calls current is
+        true only of a moment that is gone (lesson B2). So it is asked for once more, now that it is in memory.
+        """
+
+        def loaded(future: "asyncio.Future[Revision | None]") -> None:
+            try:
+                revision = future.result()
+                if revision is not None and revision.end_tid is None:
+                    revision = self.coordinator.load(oid, tid)
+            except BlockingIOError:
+                self._load_in_thread(answer, oid, tid)  # it fell out of memory meanwhile
+            except Exception as error:  # noqa: BLE001 - the caller is told
+                answer(error)
+            else:
+                answer(revision)
+
+        self._loop.run_in_executor(None, self.storage.load_before, oid, tid).add_done_callback(loaded)
 
     def _failed(self, request: Request, error: Exception) -> None:
         known = isinstance(error, ZeodError | ValueError)

@@ -25,7 +25,7 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.record import class_name
-from zeo_core.storage import ServedStorage, WrittenGroup
+from zeo_core.storage import LoadsCached, ServedStorage, WrittenGroup
 from zeo_core.transaction import Invalidation
 from zeo_core.wire.codec import Encoder
 from zeo_server.commit.group import GroupWriter, Outcome
@@ -61,6 +61,8 @@ class Coordinator:
         max_bytes: int = TRANSACTION_MAX_BYTES,
     ) -> None:
         self.storage = storage
+        self.load = storage.load_cached if isinstance(storage, LoadsCached) else storage.load_before
+        """Loads in the loop's thread; where it would wait for the disk it raises BlockingIOError."""
         self.name = name
         self.counters = Counters()
         self.audience: Audience[Member] = Audience()

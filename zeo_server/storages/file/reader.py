@@ -6,6 +6,7 @@ usual case, all of the data.
 """
 
 import os
+from collections.abc import Callable
 from struct import error as StructError  # noqa: N812 - struct's exception class, under a class's name
 from typing import NamedTuple, NoReturn
 
@@ -20,13 +21,16 @@ from zeo_server.storages.file.format import (
     TRANSACTION_HEADER,
     TRANSACTION_HEADER_SIZE,
 )
+from zeo_server.storages.file.pagecache import can_tell, pread_cached
 
-__all__ = ["Descriptor", "Reader", "RecordHeader"]
+__all__ = ["Descriptor", "Pread", "Reader", "RecordHeader"]
 
 _PAGE = 4096  # most records are smaller; a page from the cache costs 0.3 us more than a header alone
 _LARGE = 1 << 20
 _unpack = DATA_HEADER.unpack_from
-_pread = os.pread
+
+Pread = Callable[[int, int, int], bytes]
+"""Takes a descriptor, a number of bytes and a position, as os.pread; fewer bytes mean the file's end."""
 
 
 class Descriptor:
@@ -59,19 +63,27 @@ class RecordHeader(NamedTuple):
 class Reader:
     """Reads the data records of one Data.fs; FileFormatError where the file is not what it has to be."""
 
-    def __init__(self, path: str, descriptor: Descriptor) -> None:
+    def __init__(self, path: str, descriptor: Descriptor, pread: Pread = os.pread) -> None:
         self.path = path
         self.descriptor = descriptor
+        self._pread = pread
+
+    def without_waiting(self) -> "Reader":
+        """Return a reader of the same file that raises BlockingIOError where this one would wait for the disk.
+
+        This one itself where the system cannot tell.
+        """
+        return Reader(self.path, self.descriptor, pread_cached) if can_tell(self.descriptor.fd) else self
 
     def load_before(self, oid: Oid, tid: Tid, position: int) -> Revision | None:
         """Return the newest revision before `tid`, going back from the record at `position`.
 
         None if the object did not exist yet, or that revision is packed away; POSKeyError if it was deleted by then.
         """
-        fd = self.descriptor.fd
+        fd, pread = self.descriptor.fd, self._pread
         end_tid: Tid | None = None
         while True:
-            page = _pread(fd, _PAGE, position)
+            page = pread(fd, _PAGE, position)
             try:
                 found, serial, previous, _, zero, size = _unpack(page)
             except StructError:
@@ -93,7 +105,7 @@ class Reader:
 
     def tid_at(self, oid: Oid, position: int) -> Tid:
         """Return the tid of the record at `position`."""
-        page = _pread(self.descriptor.fd, DATA_HEADER_SIZE, position)
+        page = self._pread(self.descriptor.fd, DATA_HEADER_SIZE, position)
         if len(page) < DATA_HEADER_SIZE or page[:8] != oid:
             self._wrong_record(position, oid, page[:8])
         return page[8:16]
@@ -180,13 +192,13 @@ class Reader:
     def _read(self, position: int, size: int) -> bytes:
         if size > _LARGE and position + size > os.fstat(self.descriptor.fd).st_size:
             self._fail(position, f"{size} bytes expected, more than the file has")  # rather than allocate them
-        data = _pread(self.descriptor.fd, size, position)
+        data = self._pread(self.descriptor.fd, size, position)
         if len(data) == size:
             return data
         pieces = [data]  # the system gives at most 2 GiB at a time
         got = len(data)
         while got < size and pieces[-1]:
-            pieces.append(_pread(self.descriptor.fd, size - got, position + got))
+            pieces.append(self._pread(self.descriptor.fd, size - got, position + got))
             got += len(pieces[-1])
         if got < size:
             self._fail(position, f"{size} bytes expected, the file has {got} more")

@@ -78,13 +78,13 @@ class FileStorage(LocalStorage):
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the newest revision written before `tid`, None if there was none yet; POSKeyError if unknown."""
-        generation = self._generation
-        if generation is None:
-            self._refuse_closed()
-        position = generation.index.position(oid)
-        if not position:
-            raise POSKeyError(oid)
-        return generation.reader.load_before(oid, tid, position)
+        generation = self._opened()
+        return generation.reader.load_before(oid, tid, generation.place(oid))
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Do as `load_before` does, but raise BlockingIOError rather than wait for the disk."""
+        generation = self._opened()
+        return generation.cached_reader.load_before(oid, tid, generation.place(oid))
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
