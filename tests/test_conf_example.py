@@ -12,7 +12,7 @@ from zeo_server import config
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "zeod.conf.example"
 REFERENCE = ROOT / "docs" / "reference" / "configuration.md"
-SECTIONS = ("zeo", "filestorage", "mappingstorage")
+SECTIONS = ("zeo", "filestorage", "mappingstorage", "demostorage")
 
 # accepted or refused by zeod, and without effect: the reference tells of them, the example does not show them
 WITHOUT_EFFECT = {
@@ -67,7 +67,7 @@ def test_the_example_states_the_defaults(tmp_path: Path, example: str) -> None:
     for field in fields(config.Configuration):
         if field.name not in ("storages", "start_logging"):
             assert getattr(stated, field.name) == getattr(default, field.name), field.name
-    assert [storage.name for storage in stated.storages] == ["1", "scratch"]
+    assert [storage.name for storage in stated.storages] == ["1", "scratch", "playground"]
 
 
 def test_the_storages_of_the_example_open(tmp_path: Path, example: str) -> None:

@@ -4,8 +4,10 @@ The file's format is ZConfig's: sections, `%define`, `%include`, `$(ENVIRONMENT)
 Relative paths are relative to the current directory, as with runzeo.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,9 @@ from ZConfig.datatypes import SocketBindingAddress
 from zeo_core.errors import ConfigurationError
 from zeo_core.storage import ServedStorage
 from zeo_server.listener import Address
+from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
+from zeo_server.storages.file.format import MAGIC_SIZE
 from zeo_server.storages.mapping import MappingStorage
 
 __all__ = [
@@ -25,6 +29,8 @@ __all__ = [
     "Configuration",
     "StorageSection",
     "address_value",
+    "blob_storage_section",
+    "demo_storage_section",
     "file_storage",
     "file_storage_section",
     "load",
@@ -41,6 +47,8 @@ DEFAULT_PATH = "Data.fs"
 
 DEFAULT_STORAGE = "1"
 """The name of a storage whose section has none."""
+
+_log = logging.getLogger("zeo_server.config")
 
 _SCHEMA = os.path.join(os.path.dirname(__file__), "schema.xml")
 _REMOVED_KEYS = ("monitor_address", "authentication_protocol", "authentication_database", "authentication_realm")
@@ -131,7 +139,15 @@ def address_value(text: str) -> Address:
 
 def file_storage(name: str, path: str, *, create: bool = False, read_only: bool = False) -> StorageSection:
     """Return the section for a FileStorage."""
-    return StorageSection(name, path, lambda: FileStorage(path, create=create, read_only=read_only))
+    return StorageSection(name, path, lambda: _open_file(path, create=create, read_only=read_only))
+
+
+def _open_file(path: str, *, create: bool, read_only: bool) -> FileStorage:
+    """Open a file. `create` stays in a configuration and is read at each start: at the second, the file has data."""
+    if create and os.path.exists(path) and os.path.getsize(path) >= MAGIC_SIZE:
+        _log.warning("%s: has data, and is opened as it is; `create` has no effect", path)
+        create = False
+    return FileStorage(path, create=create, read_only=read_only)
 
 
 def file_storage_section(section: Any) -> StorageSection:
@@ -139,6 +155,8 @@ def file_storage_section(section: Any) -> StorageSection:
     for key in ("blob-dir", "quota"):
         if getattr(section, key.replace("-", "_")):
             raise ValueError(f"<filestorage>: {key} is not supported yet")
+    if section.create and section.read_only:
+        raise ValueError("<filestorage>: create and read-only exclude each other")
     name = section.getSectionName() or ""
     made = file_storage(name, section.path, create=section.create, read_only=section.read_only)
     if section.packer:
@@ -149,6 +167,40 @@ def file_storage_section(section: Any) -> StorageSection:
 def mapping_storage_section(section: Any) -> StorageSection:
     """Make the section of a <mappingstorage>."""
     return StorageSection(section.getSectionName() or "", "in memory", lambda: MappingStorage(section.name))
+
+
+def demo_storage_section(section: Any) -> StorageSection:
+    """Make the section of a <demostorage>. It holds up to two storages: the one named `changes`, and the base."""
+    parts: dict[str, StorageSection] = {}
+    for part in section.storages:
+        role = "changes" if part.name == "changes" else "base"
+        if role in parts:
+            raise ValueError(f"<demostorage>: two storages for the {role}")
+        parts[role] = part
+    base, changes = parts.get("base"), parts.get("changes")
+    what = f"changes {changes.what if changes else 'in memory'} over {base.what if base else 'nothing'}"
+    warnings = tuple(warning for part in parts.values() for warning in part.warnings)
+    name = section.getSectionName() or ""
+    return StorageSection(name, what, lambda: _open_demo(section.name, base, changes), warnings)
+
+
+def _open_demo(name: str | None, base: StorageSection | None, changes: StorageSection | None) -> DemoStorage:
+    with ExitStack() as opened:  # closes the one if the other, or both together, cannot be opened
+
+        def open_part(section: StorageSection | None) -> ServedStorage | None:
+            storage = None if section is None else section.open()
+            if storage is not None:
+                opened.callback(storage.close)
+            return storage
+
+        storage = DemoStorage(name, open_part(base), open_part(changes))
+        opened.pop_all()
+        return storage
+
+
+def blob_storage_section(_section: Any) -> StorageSection:
+    """Refuse a <blobstorage>: to serve its storage without the blobs would be unsafe."""
+    raise ValueError("<blobstorage> is not supported yet")
 
 
 def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:

@@ -1,10 +1,14 @@
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from zeo_core.errors import ConfigurationError
+from tests.contract.storages import commit
+from zeo_core.errors import ConfigurationError, StorageError
+from zeo_core.ids import ROOT_OID, ZERO_TID
 from zeo_server.config import Configuration, StorageSection, file_storage, load, numbered, parse_address
+from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -158,6 +162,11 @@ def test_storages_are_opened_as_configured() -> None:
         (ZEO + "<filestorage>\npath nowhere/Data.fs\n</filestorage>", "nowhere/Data.fs does not exist"),
         (ZEO + "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>", "blob-dir is not supported yet"),
         (ZEO + "<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
+        (
+            ZEO + "<filestorage>\npath Data.fs\ncreate on\nread-only on\n</filestorage>",
+            "create and read-only exclude each other",
+        ),
+        (ZEO + f"<blobstorage>\nblob-dir blobs\n{STORAGE}</blobstorage>", "<blobstorage> is not supported yet"),
         (ZEO + STORAGE + STORAGE, "two storages have the name '1' (a storage without a name is '1')"),
         (ZEO + STORAGE + "<mappingstorage 1>\n</mappingstorage>", "two storages have the name '1'"),
         (ZEO + "<dustystorage>\n</dustystorage>", "dustystorage"),
@@ -199,3 +208,90 @@ def test_the_nameless_storage_is_number_one() -> None:
     assert [section.name for section in numbered(sections, "x")] == ["1", "2"]
     with pytest.raises(ConfigurationError, match="x: two storages have the name '2'"):
         numbered([*sections, file_storage("2", "c")], "x")
+
+
+def test_create_opens_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    [section] = loaded(ZEO + "<filestorage>\npath Data.fs\ncreate true\n</filestorage>").storages
+    Path("Data.fs").write_bytes(b"FS")  # its making was cut short
+    storage = section.open()
+    assert isinstance(storage, FileStorage)
+    tid = commit(storage, {ROOT_OID: b"root"})
+    storage.close()
+    assert caplog.messages == []
+    storage = section.open()
+    assert isinstance(storage, FileStorage)
+    assert storage.load(ROOT_OID) == (b"root", tid)
+    storage.close()
+    assert caplog.messages == ["Data.fs: has data, and is opened as it is; `create` has no effect"]
+
+
+DEMO = """
+    <demostorage {name}>
+        {key}
+        {parts}
+    </demostorage>
+    """
+
+
+def demo(parts: str, name: str = "", key: str = "") -> StorageSection:
+    [section] = loaded(ZEO + DEMO.format(name=name, key=key, parts=parts)).storages
+    return section
+
+
+def test_a_demo_storage_over_a_file() -> None:
+    with closing(FileStorage("Data.fs")) as base:
+        tid = commit(base, {ROOT_OID: b"root"})
+    section = demo(
+        "<filestorage>\npath Data.fs\nread-only yes\n</filestorage>\n"
+        "<filestorage changes>\npath changes.fs\npacker x\n</filestorage>"
+    )
+    assert (section.name, section.what) == ("1", "changes changes.fs over Data.fs")
+    assert section.warnings == ("changes.fs: packer has no effect",)
+    for _ in range(2):
+        storage = section.open()
+        assert isinstance(storage, DemoStorage)
+        assert isinstance(storage.changes, FileStorage)
+        assert storage.base.read_only()
+        assert storage.load_serial(ROOT_OID, tid) == b"root"
+        commit(storage, {ROOT_OID: b"mine"})
+        storage.close()  # closes both files, so that they can be opened again
+
+
+def test_demo_storages_in_demo_storages() -> None:
+    section = demo(
+        "<demostorage>\n<mappingstorage base>\nname lowest\n</mappingstorage>\n</demostorage>\n",
+        name="playground",
+        key="name Playground",
+    )
+    assert (section.name, section.what) == ("playground", "changes in memory over changes in memory over in memory")
+    storage = section.open()
+    assert isinstance(storage, DemoStorage)
+    assert storage.name() == "Playground"
+    assert isinstance(storage.base, DemoStorage)
+    assert storage.base.base.name() == "lowest"
+    empty = demo("").open()
+    assert isinstance(empty, DemoStorage)
+    assert empty.last_tid() == ZERO_TID
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (STORAGE + STORAGE, "<demostorage>: two storages for the base"),
+        ("<mappingstorage changes>\n</mappingstorage>\n" * 2, "must not be re-used"),
+        ("<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
+    ],
+)
+def test_demo_storages_that_cannot_be(parts: str, told: str) -> None:
+    assert told in refused(ZEO + DEMO.format(name="", key="", parts=parts))
+
+
+def test_a_demo_storage_that_cannot_be_opened_leaves_nothing_open() -> None:
+    FileStorage("Data.fs").close()
+    section = demo(
+        "<filestorage>\npath Data.fs\n</filestorage>\n"
+        "<filestorage changes>\npath changes.fs\nread-only yes\n</filestorage>"
+    )
+    with pytest.raises(StorageError, match=r"changes\.fs"):
+        section.open()
+    FileStorage("Data.fs").close()  # its lock is free
