@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from zeo_core.errors import ZeodError
+from zeo_server.cli.zeofs.backup import backup
 from zeo_server.cli.zeofs.check import check
 from zeo_server.cli.zeofs.copy import copy
 from zeo_server.cli.zeofs.recover import recover
+from zeo_server.cli.zeofs.restore import restore
 
 __all__ = ["main"]
 
@@ -36,7 +38,7 @@ def main() -> None:
     """
 
 
-for _command in (check, copy, recover):
+for _command in (backup, check, copy, recover, restore):
     main.add_command(_command)
 
 

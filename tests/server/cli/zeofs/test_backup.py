@@ -1,0 +1,31 @@
+"""`zeofs backup` and a running server."""
+
+from pathlib import Path
+
+from tests.fixtures_zeod import StartZeod
+from tests.server.cli.zeofs.run import zeofs
+from tests.server.raw_client import RawClient
+from zeo_core.ids import ROOT_OID, ZERO_TID
+from zeo_server.storages.file import FileStorage
+
+
+def test_of_a_served_file(start_zeod: StartZeod, tmp_path: Path) -> None:
+    server = start_zeod("-f", "Data.fs")
+    with RawClient(server.address) as client:
+        tid = client.commit({ROOT_OID: (ZERO_TID, b"one")})
+        assert "full backup (the first)" in zeofs(tmp_path, "backup", "Data.fs", "backups")
+        tid = client.commit({ROOT_OID: (tid, b"two")})
+        assert "incremental backup" in zeofs(tmp_path, "backup", "--quick", "Data.fs", "backups")
+        assert "nothing new" in zeofs(tmp_path, "backup", "Data.fs", "backups")
+        assert "full backup (as asked)" in zeofs(tmp_path, "backup", "--full", "Data.fs", "backups")
+        assert zeofs(tmp_path, "restore", "backups", "Restored.fs").startswith("Restored.fs: restored, last commit 2")
+    storage = FileStorage(tmp_path / "Restored.fs")
+    assert storage.load(ROOT_OID) == (b"two", tid)
+    storage.close()
+
+
+def test_what_cannot_be_backed_up(tmp_path: Path) -> None:
+    assert "No such file" in zeofs(tmp_path, "backup", "No.fs", "backups", status=2)
+    (tmp_path / "Data.fs").write_bytes(b"FS30")
+    (tmp_path / "file").write_bytes(b"")
+    assert "file" in zeofs(tmp_path, "backup", "Data.fs", "file", status=2)

@@ -1,0 +1,43 @@
+"""`zeofs restore`: a file from its backups."""
+
+import sys
+from collections import deque
+
+import click
+
+from zeo_core.ids import Tid
+from zeo_server.cli.zeofs.present import FILE, parse_time, time_text, work
+from zeo_server.storages.file.backup import Restore, verify
+
+__all__ = ["restore"]
+
+
+@click.command
+@click.argument("repository", type=click.Path(file_okay=False))
+@click.argument("target", type=FILE, required=False)
+@click.option("--at", type=parse_time, metavar="TIME", help="Restore the state as of TIME instead of the last one.")
+@click.option("--verify", "only_verify", is_flag=True, help="Restore nothing; read all backups and compare checksums.")
+def restore(repository: str, target: str | None, at: Tid | None, only_verify: bool) -> None:
+    r"""Make the new file TARGET from the backups in the directory REPOSITORY.
+
+    TARGET must not exist, and appears when it is complete, verified by its checksums and on disk.
+
+    Exit status: 0 if all is well, 1 if --verify finds damage, 2 if nothing was restored.
+
+    \b
+    Example:
+        zeofs restore /backups/data Data.fs
+        zeofs restore --at 2026-01-31T12:00:00 /backups/data Noon.fs
+        zeofs restore --verify /backups/data
+    """
+    if only_verify:
+        faults = list(work(verify(repository), "verifying", str))
+        for fault in faults:
+            click.echo(fault)
+        click.echo(f"{repository}: {'damaged' if faults else 'all backups are as they were made'}")
+        sys.exit(1 if faults else 0)
+    if target is None:
+        raise click.UsageError("Missing argument 'TARGET'.")
+    done = Restore(repository, target, at=at)
+    deque(work(done.steps(), "restoring"), maxlen=0)
+    click.echo(f"{target}: restored, last commit {time_text(done.last_tid)}")
