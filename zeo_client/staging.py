@@ -36,7 +36,6 @@ class Staging:
     resolved: frozenset[Oid] = frozenset()
     sent: bool = False
     voted: bool = False
-    has_turn: bool = False
 
     @classmethod
     def begin(cls, transaction: Any, txn_id: int, generation: Channel) -> "Staging":

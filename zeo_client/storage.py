@@ -17,6 +17,7 @@ from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Call, Channel
 from zeo_client.transport.supervisor import Supervisor
+from zeo_client.turns import Turns
 from zeo_core.errors import (
     ClientDisconnected,
     CommitInDoubtError,
@@ -81,7 +82,7 @@ class ClientStorage(ZODBStorage):
         self._oids_generation: Channel | None = None
         self._txn_ids = itertools.count(1)
         self._staged: dict[int, Staging] = {}
-        self._turn = threading.Lock()  # from vote to the end, with servers that take one transaction at a time
+        self._turns = Turns()
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
         self._channel = self._supervisor.channel
         self._supervisor.start()
@@ -204,7 +205,8 @@ class ClientStorage(ZODBStorage):
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
         staging = self._staging(transaction)
-        self._take_turn(staging)
+        if CONCURRENT_TRANSACTIONS not in self._info.get("extensions", ()):
+            self._turns.take(staging)
         channel = self._same_channel(staging)
         answer = channel.wait(channel.start("vote", (staging.txn_id,), replies.votes, before=staging.burst()))
         if isinstance(answer, ConflictError):
@@ -234,7 +236,7 @@ class ClientStorage(ZODBStorage):
             channel.fail("tpc_finish failed")
             raise
         finally:
-            self._give_turn(staging)
+            self._turns.give(staging)
         return tid
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -245,18 +247,7 @@ class ClientStorage(ZODBStorage):
             with contextlib.suppress(ClientDisconnected):  # the server aborts what a lost client left
                 staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
         if staging is not None:
-            self._give_turn(staging)
-
-    def _take_turn(self, staging: Staging) -> None:
-        """Wait until no other transaction is between its vote and its end, unless the server takes several at once."""
-        if not staging.has_turn and CONCURRENT_TRANSACTIONS not in self._info.get("extensions", ()):
-            self._turn.acquire()
-            staging.has_turn = True
-
-    def _give_turn(self, staging: Staging) -> None:
-        if staging.has_turn:
-            staging.has_turn = False
-            self._turn.release()
+            self._turns.give(staging)
 
     def _staging(self, transaction: Any) -> Staging:
         staging = self._staged.get(id(transaction))

@@ -167,6 +167,7 @@ class Peer:
         self.log: list[tuple[Tid, list[Oid]]] = []
         self.last_tid = ZERO_TID
         self.last_oid = 1000
+        self.extensions: tuple[str, ...] = ()
         self._staged: dict[tuple[Link, object], dict[Oid, tuple[Tid, bytes]]] = {}
         self._held: dict[str, deque[tuple[Link, Request]]] = {}
         self._came = threading.Condition()
@@ -322,7 +323,13 @@ class Peer:
         return self.last_tid
 
     def _get_info(self, link: Link) -> dict[str, Any]:
-        return {"name": "peer", "length": len(self.revisions), "size": 0, "interfaces": ()}
+        return {
+            "name": "peer",
+            "length": len(self.revisions),
+            "size": 0,
+            "interfaces": (),
+            "extensions": self.extensions,
+        }
 
     def _getInvalidations(self, link: Link, tid: Tid) -> tuple[Tid, list[Oid]] | None:  # noqa: N802
         if tid not in {known for known, _ in self.log}:
