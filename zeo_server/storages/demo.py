@@ -17,8 +17,8 @@ from itertools import chain
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 from zeo_core.errors import POSKeyError, StorageClosedError, StorageError
-from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id, successor, tid_repr, unpack_id
-from zeo_core.storage import Announce, Commits, Iterates, Loads, WrittenGroup
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, pack_id, successor, tid_repr, unpack_id
+from zeo_core.storage import Announce, Commits, Iterates, Loads, LoadsCached, WrittenGroup
 from zeo_core.transaction import (
     HistoryEntry,
     PreparedTransaction,
@@ -30,6 +30,8 @@ from zeo_server.storages.local import LocalStorage, check_writable
 from zeo_server.storages.mapping import MappingStorage
 
 __all__ = ["ChangesStorage", "DemoStorage"]
+
+_Load = Callable[[Oid, Tid], Revision | None]
 
 _BORDER = TransactionMetadata(description=b"The changes of a DemoStorage begin here.")
 """What the empty transaction says that marks the border."""
@@ -93,6 +95,7 @@ class DemoStorage(LocalStorage):
         self._base_current_tid = self.base.current_tid if isinstance(self.base, Commits) else None
         self._base_highest_oid = _highest_oid(self.base)
         self._oids.pass_by([_first_free_oid(self._base_highest_oid, _highest_oid(self.changes))])
+        self._base_cached, self._changes_cached = _load_cached(self.base), _load_cached(self.changes)
         self._counted_twice = 0
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
@@ -100,13 +103,29 @@ class DemoStorage(LocalStorage):
 
         A deletion in the changes hides the base's revisions from its tid on (lesson B36).
         """
-        changed = self._open_changes().current_tid(oid) is not None
-        if changed and tid > self._border:
-            revision = self.changes.load_before(oid, tid)
+        return self._load(oid, tid, self.changes.load_before, self.base.load_before, self._first_tid)
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Do as `load_before` does, but raise BlockingIOError rather than wait."""
+        return self._load(oid, tid, self._changes_cached, self._base_cached, self._known_first_tid)
+
+    def _load(
+        self, oid: Oid, tid: Tid, load_changes: _Load, load_base: _Load, first_tid: Callable[[Oid], Tid]
+    ) -> Revision | None:
+        changes, changed = self._open_changes(), True
+        if tid > self._border:
+            try:
+                revision = load_changes(oid, tid)
+            except POSKeyError:
+                changed = changes.current_tid(oid) is not None
+                # deleted, or put there by a commit since the question: then it is not there yet before `tid`
+                revision = load_changes(oid, tid) if changed else None
             if revision is not None:
                 return revision
+        else:
+            changed = changes.current_tid(oid) is not None
         try:
-            revision = self.base.load_before(oid, min(tid, self._border))
+            revision = load_base(oid, min(tid, self._border))
         except POSKeyError:
             # created in the changes, after `tid`: unless it is deleted in the base, there is no revision yet
             if changed and self._base_tid(oid) is None:
@@ -114,7 +133,7 @@ class DemoStorage(LocalStorage):
             raise
         if revision is None or (revision.end_tid is not None and revision.end_tid < self._border):
             return revision
-        return Revision(revision.data, revision.tid, self._first_tid(oid) if changed else None)
+        return Revision(revision.data, revision.tid, first_tid(oid) if changed else None)
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
@@ -210,6 +229,12 @@ class DemoStorage(LocalStorage):
             self._first_tids[oid] = known
         return known
 
+    def _known_first_tid(self, oid: Oid) -> Tid:
+        try:
+            return self._first_tids[oid]
+        except KeyError:
+            raise BlockingIOError(f"when {oid_repr(oid)} was changed first has to be read") from None
+
     def _is_first_change(self, oid: Oid) -> bool:
         """Tell whether an object that is about to be changed is the base's so far."""
         # New objects, of which there may be many, are told by their oids.
@@ -267,6 +292,11 @@ def _check_parts(base: Loads, changes: ChangesStorage) -> None:
     raise StorageError(
         f"the changes in {changes.name()} begin at {tid_repr(first.tid)}, before the base's end: {base.name()}"
     )
+
+
+def _load_cached(storage: Loads) -> _Load:
+    """Return what loads from a storage without waiting for a disk."""
+    return storage.load_cached if isinstance(storage, LoadsCached) else storage.load_before
 
 
 def _highest_oid(storage: Loads) -> Oid:

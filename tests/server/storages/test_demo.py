@@ -227,6 +227,17 @@ def test_over_a_base_that_does_not_tell_its_oids_they_start_far_off(tmp_path: Pa
     again.close()
 
 
+def test_a_load_that_has_to_look_for_the_first_change_says_so_beforehand() -> None:
+    base = MappingStorage()
+    first = commit(base, {A: b"base"})
+    demo = DemoStorage(base=base)
+    second = commit(demo, {A: b"changes"})
+    commit(demo, {A: b"again"})
+    with pytest.raises(BlockingIOError):
+        demo.load_cached(A, second)
+    assert demo.load_before(A, second) == demo.load_cached(A, second) == (b"base", first, second)
+
+
 def test_push_and_pop() -> None:
     lower = DemoStorage(base=MappingStorage())
     first = commit(lower, {A: b"lower"})
@@ -315,15 +326,18 @@ def test_layers_answer_as_one_storage_does(steps: list[str | dict[Oid, bytes | N
         for tid in tids:
             assert _called(demo.load_serial, oid, tid) == _called(plain.load_serial, oid, tid)
             for before in (tid, successor(tid), MAX_TID):
-                assert _called(demo.load_before, oid, before) == _called(plain.load_before, oid, before)
+                expected = _called(plain.load_before, oid, before)
+                assert _called(demo.load_cached, oid, before) in (expected, BlockingIOError)
+                assert _called(demo.load_before, oid, before) == expected
+                assert _called(demo.load_cached, oid, before) == expected
 
 
 def _called(call: object, *args: object) -> object:
     assert callable(call)
     try:
         return call(*args)
-    except POSKeyError:
-        return POSKeyError
+    except (POSKeyError, BlockingIOError) as error:
+        return type(error)
 
 
 def _walked(storage: LocalStorage) -> list[tuple[Tid, list[object]]]:
