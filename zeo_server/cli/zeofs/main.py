@@ -11,6 +11,7 @@ from zeo_server.cli.zeofs.check import check
 from zeo_server.cli.zeofs.copy import copy
 from zeo_server.cli.zeofs.recover import recover
 from zeo_server.cli.zeofs.restore import restore
+from zeo_server.cli.zeofs.stats import stats
 
 __all__ = ["main"]
 
@@ -38,7 +39,7 @@ def main() -> None:
     """
 
 
-for _command in (backup, check, copy, recover, restore):
+for _command in (backup, check, copy, recover, restore, stats):
     main.add_command(_command)
 
 
