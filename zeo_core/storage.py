@@ -17,7 +17,7 @@ Rules of order, which no signature can say:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import (
@@ -36,6 +36,8 @@ __all__ = [
     "Iterates",
     "Loads",
     "LoadsCached",
+    "Packs",
+    "Progress",
     "ServedStorage",
     "Transacts",
     "Undoes",
@@ -93,7 +95,7 @@ class Iterates(Protocol):
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
         """Walk the transactions with start <= tid <= stop in order; the end is fixed when the walk begins.
 
-        A transaction's records must be taken before the next transaction is asked for.
+        A transaction's records may be walked more than once.
         """
 
 
@@ -143,6 +145,30 @@ class Undoes(Protocol):
 
         UndoError for an unknown or packed transaction; MultipleUndoErrors, which is one, if objects were changed since
         in a way that cannot be resolved.
+        """
+
+
+class Progress(NamedTuple):
+    """How far a long work has come: the phase it is in, and bytes done of that phase's total."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+
+
+@runtime_checkable
+class Packs(Protocol):
+    """A storage that can drop revisions that were replaced, and objects that were out of use, at a time in the past."""
+
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Iterator[Progress]:
+        """Pack step by step; the work is done, and has any effect at all, only when the walk is at its end.
+
+        Afterwards the state as of `until_s` (seconds since the Unix epoch; a later one than now counts as now), and
+        every later one, can still be loaded. With `gc`, which the storage's settings decide if it is None, objects go
+        as well that could not be reached from the root then and that nothing written later refers to (lesson B31).
+        Loads and commits go on meanwhile. Packing to an earlier time than the last pack's does nothing (lesson B32).
+
+        A StorageError leaves everything as it was, and so does closing the iterator. One pack at a time.
         """
 
 

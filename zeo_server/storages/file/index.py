@@ -72,6 +72,21 @@ class Index:
         suffix: bytes = self._buckets[prefix].maxKey()
         return prefix + suffix
 
+    def positions(self) -> Iterator[int]:
+        """Walk the positions of all entries."""
+        for prefix in sorted(self._buckets):
+            for position in self._buckets[prefix].values():
+                yield int.from_bytes(position, "big")
+
+    def first_oid(self, start: Oid) -> Oid | None:
+        """Return the lowest oid that is not below `start`, None if there is none."""
+        prefix = start[:_PREFIX_SIZE]
+        suffix = _first_key(self._buckets.get(prefix), start[_PREFIX_SIZE:])
+        if suffix is None:
+            prefix = min((other for other in list(self._buckets) if other > prefix), default=b"")
+            suffix = _first_key(self._buckets.get(prefix), b"\0\0")
+        return None if suffix is None else prefix + suffix
+
     def samples(self, count: int) -> Iterator[tuple[Oid, int]]:
         """Walk up to `count` entries, spread over the index: the lowest and highest of some buckets."""
         prefixes = sorted(self._buckets)
@@ -116,6 +131,14 @@ class Index:
                 raise ValueError(f"prefix {prefix!r} with {len(arrays)} bytes")
             index._buckets[prefix] = fsBucket().fromBytes(arrays)
         return index, end
+
+
+def _first_key(bucket: Any, start: bytes) -> bytes | None:
+    try:
+        key: bytes | None = None if bucket is None else bucket.minKey(start)
+    except ValueError:
+        return None
+    return key
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -32,7 +32,7 @@ from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.log import Log, TransactionHeader, Window, parse_header
 from zeo_server.storages.file.reader import Descriptor, Reader
 
-__all__ = ["Contents", "read_contents"]
+__all__ = ["Contents", "read_contents", "record_positions"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _check_index(reader: Reader, size: int, index: Index, end: int) -> Tid:
         if header.status == STATUS_UNDONE:
             continue
         # The last transactions are where an index of an earlier or later state is wrong.
-        for prefix, suffixes in _record_positions(reader.path, window, header).items():
+        for prefix, suffixes in record_positions(reader.path, window, header).items():
             for suffix, packed in suffixes.items():
                 oid, position = prefix + suffix, int.from_bytes(packed, "big")
                 if oid not in seen and index.position(oid) != position:
@@ -124,7 +124,7 @@ def _check_index(reader: Reader, size: int, index: Index, end: int) -> Tid:
     return last_tid
 
 
-def _record_positions(path: str, window: Window, header: TransactionHeader) -> Entries:
+def record_positions(path: str, window: Window, header: TransactionHeader) -> Entries:
     """Return where the records of a transaction stand; FileFormatError if they do not fill it exactly."""
     entries: Entries = {}
     prefix, bucket = b"", dict[bytes, bytes]()
@@ -169,7 +169,7 @@ class _Scan:
                 self._check_tail(position, last_tid, header, fault)
                 return _Tail(position, last_tid, fault)
             if header.status != STATUS_UNDONE:
-                self._index.update(_record_positions(self._path, self._window, header))
+                self._index.update(record_positions(self._path, self._window, header))
             if header.tid <= last_tid:
                 logger.warning("%s: tids do not grow at byte %d: %s", self._path, position, tid_repr(header.tid))
             last_tid = max(last_tid, header.tid)

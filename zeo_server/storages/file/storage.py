@@ -7,7 +7,7 @@ is published; the writer works behind the published end, through a descriptor of
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from threading import Lock
 from typing import NoReturn
 
@@ -21,16 +21,25 @@ from zeo_core.errors import (
     StorageFullError,
 )
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import Announce, WrittenGroup
-from zeo_core.transaction import HistoryEntry, ObjectWrite, PreparedTransaction, RecordedTransaction, Revision
+from zeo_core.storage import Announce, Progress, WrittenGroup
+from zeo_core.transaction import (
+    HistoryEntry,
+    ObjectWrite,
+    PreparedTransaction,
+    RecordedTransaction,
+    Revision,
+    UndoEntry,
+)
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC, MAGIC_SIZE
 from zeo_server.storages.file.generation import Generation
 from zeo_server.storages.file.log import Log
+from zeo_server.storages.file.pack import Finish, PackRun, Replacement, clear_leftovers
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import Contents, read_contents
 from zeo_server.storages.file.writer import FileGroup, Writer, failure
-from zeo_server.storages.local import LocalStorage, check_writable
+from zeo_server.storages.local import check_writable
+from zeo_server.storages.logged import LoggedStorage
 
 __all__ = ["FileStorage"]
 
@@ -41,7 +50,7 @@ _ROOM_SLACK_BYTES = 1 << 20  # headers, the directory's and file system's own ne
 _REMAINS = (".index", ".old", ".pack")
 
 
-class FileStorage(LocalStorage):
+class FileStorage(LoggedStorage):
     """A storage in a file that ZODB's FileStorage can read and write too.
 
     FileLockedError if another process has it open for writing, FileFormatError if it is damaged before its end,
@@ -59,8 +68,13 @@ class FileStorage(LocalStorage):
         if create and read_only:
             raise StorageError(f"{self._path}: a file cannot be created and read-only")
         self._write_lock = Lock()
+        self._switch_lock = Lock()  # held to publish and to go over to a packed file; inside the write lock, if both
+        self._pack_run: PackRun | None = None
+        self._pack_gc, self._pack_keep_old = True, True
         self._lock_file = None if read_only else _lock(self._path)
         try:
+            if not read_only:
+                clear_leftovers(self._path)
             reader, contents, writer = _open(self._path, create=create, read_only=read_only)
         except BaseException as error:
             self._unlock()
@@ -136,9 +150,8 @@ class FileStorage(LocalStorage):
         """Make a group of this storage's own visible."""
         if not isinstance(group, FileGroup):
             raise TypeError(f"{group!r} was not written by a FileStorage")
-        generation = self._opened()
-        generation.index.update(group.entries)
-        generation.end = group.end
+        with self._switch_lock:
+            self._opened().add(group)
         self._announce(zip(group.tids, group.oids, strict=True), announce)
 
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
@@ -146,15 +159,84 @@ class FileStorage(LocalStorage):
         generation = self._opened()
         return Log(generation.reader, generation.end).transactions(start, stop)
 
+    def pack_steps(
+        self, until_s: float, *, gc: bool | None = None, keep_old: bool | None = None
+    ) -> Generator[Progress, None, None]:
+        """Pack step by step, in a process beside; see the contract, and pack.py for how.
+
+        With `keep_old` the file as it was stays as Data.fs.old.
+        """
+        self.check_not_read_only()
+        run = PackRun(
+            self._path,
+            until_s,
+            gc=self._pack_gc if gc is None else gc,
+            keep_old=self._pack_keep_old if keep_old is None else keep_old,
+            end=lambda: self._opened().end,
+            switch=self._switch,
+        )
+        with self._switch_lock:
+            self._opened()
+            if self._pack_run is not None:
+                raise StorageError(f"{self._path}: is being packed already")
+            self._pack_run = run
+        try:
+            yield from run.steps()
+        finally:
+            self._pack_run = None
+
+    def _switch(self, finish: Finish) -> tuple[Generation, Writer]:
+        """Go over to the file that `finish` puts in place while nothing is written; return what holds on to the old."""
+        with self._write_lock:
+            old, writer = self._opened(), self._writer
+            if writer is None or old.moved_tid > self._last_tid:
+                # a group that two packs have moved: somebody forgot to publish it
+                raise StorageError(f"{self._path}: not packed, since there are unpublished transactions")
+            try:
+                self._go_over(finish(writer.end), old, writer)
+            except BaseException:
+                if not os.path.samestat(os.stat(self._path), os.fstat(old.reader.descriptor.fd)):
+                    writer.close(f"{self._path}: closed to writes, since the packed file in its place is not in use")
+                raise
+            return old, writer
+
+    def _go_over(self, new: Replacement, old: Generation, writer: Writer) -> None:
+        generation = Generation(
+            new.reader, new.index, new.indexed_end, moved_tid=writer.last_tid, distance=new.distance
+        )
+        with self._switch_lock:
+            generation.scan_to(old.end - new.distance)
+            self._generation = generation
+        self._writer = Writer(self._path, new.descriptor, writer.end - new.distance, writer.last_tid)
+        if new.fault:
+            self._writer.close(new.fault)
+        self._saved_end = 0
+
     def close(self) -> None:
         """Save the index and let go of the file; waits for a write in progress."""
         with self._write_lock:
             if self._generation is None:
                 return
+            if self._pack_run is not None:
+                self._pack_run.stop("the storage was closed")
             if not self._read_only and self._saved_end != self._generation.end:
                 self._save_index()
             self._generation = self._writer = None
             self._unlock()
+
+    def undo_log(self) -> Iterator[UndoEntry]:
+        """Walk the transactions that may be undone, newest first, up to where the file was packed."""
+        generation = self._opened()
+        return Log(generation.reader, generation.end).undo_entries()
+
+    def start_of_last(self, count: int) -> Tid:
+        """Return the tid of the first of the last `count` transactions."""
+        generation = self._opened()
+        return Log(generation.reader, generation.end).start_of_last(count)
+
+    def first_oid(self, start: Oid) -> Oid | None:
+        """Return the lowest oid that is not below `start`, also of a deleted object; None if there is none."""
+        return self._opened().index.first_oid(start)
 
     def _repeated(self, write: ObjectWrite) -> int:
         """Return where the record stands whose data `write` repeats, 0 if its data are others (lesson B30)."""
@@ -163,7 +245,9 @@ class FileStorage(LocalStorage):
         generation = self._opened()
         reader = generation.reader
         position = reader.find(write.oid, write.data_tid, generation.index.position(write.oid))
-        return position if position and reader.stored_data(write.oid, position) == write.data else 0
+        if not position or reader.stored_data(write.oid, position) != write.data:
+            return 0
+        return reader.source(write.oid, position)  # no chains: a reader is sent back once
 
     def _opened(self) -> Generation:
         generation = self._generation

@@ -169,6 +169,18 @@ class Writer:
         self._last_tid = layout.group.tids[-1] if layout.group.tids else self._last_tid
         return layout.group
 
+    @property
+    def end(self) -> int:
+        """Where the last transaction on disk ends; StorageClosedError if nobody can say."""
+        if self._refusal:
+            raise StorageClosedError(self._refusal)
+        return self._end
+
+    @property
+    def last_tid(self) -> Tid:
+        """The tid of the last transaction on disk."""
+        return self._last_tid
+
     def close(self, reason: str) -> None:
         """Refuse further work, giving `reason`."""
         self._refusal = self._refusal or reason
