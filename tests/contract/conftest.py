@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.served import SERVED
 from tests.contract.storages import KINDS, Kind
 from zeo_core.zodb import ZODBStorage
+
+
+@pytest.fixture(scope="session", autouse=True)
+def served() -> Iterator[None]:
+    """Stop the server that the suite may have started."""
+    yield
+    SERVED.stop()
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.contract.served import SERVED
 from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.zodb import ZODBStorage
 from zeo_server.storages.demo import DemoStorage
@@ -56,6 +57,7 @@ KINDS = [
     Kind("file", _file_storage, iterates=True, keeps=True),
     Kind("demo", _demo_storage, iterates=True, keeps=False),
     Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True),
+    Kind("client", SERVED.open, iterates=False, keeps=True),
 ]
 
 
