@@ -9,8 +9,12 @@ from zeo_core.errors import ZeodError
 from zeo_server.cli.zeofs.backup import backup
 from zeo_server.cli.zeofs.check import check
 from zeo_server.cli.zeofs.copy import copy
+from zeo_server.cli.zeofs.dump import dump, tail
+from zeo_server.cli.zeofs.index import index
 from zeo_server.cli.zeofs.recover import recover
+from zeo_server.cli.zeofs.refs import refs
 from zeo_server.cli.zeofs.restore import restore
+from zeo_server.cli.zeofs.show import show
 from zeo_server.cli.zeofs.stats import stats
 
 __all__ = ["main"]
@@ -39,7 +43,7 @@ def main() -> None:
     """
 
 
-for _command in (backup, check, copy, recover, restore, stats):
+for _command in (backup, check, copy, dump, index, recover, refs, restore, show, stats, tail):
     main.add_command(_command)
 
 

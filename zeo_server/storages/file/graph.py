@@ -85,6 +85,10 @@ class Graph:
         self._walk = Walk(reader)
         self.unreadable: list[tuple[int, Oid, str]] = []
 
+    def has(self, oid: Oid) -> bool:
+        """Tell whether the file has the object, be it deleted."""
+        return self._index.position(oid) != 0
+
     def referrers(self, target: Oid) -> Iterator[Progress | Reference]:
         """Find the objects that refer to `target`."""
         return self._referring(lambda found: [target] if target in found else [])
