@@ -119,10 +119,11 @@ class RecordedTransaction(NamedTuple):
 
 
 class UndoEntry(NamedTuple):
-    """One line of the undo log: a transaction that may be undone."""
+    """One line of the undo log: a transaction that may be undone; `size` counts its bytes."""
 
     tid: Tid
     metadata: TransactionMetadata
+    size: int
 
 
 class HistoryEntry(NamedTuple):

@@ -4,18 +4,24 @@ A storage of ours that inherits from `ZODBStorage` and keeps the contract (`zeo_
 to `ZODB.DB` as it is. The signatures and results are those of ZODB.interfaces.IStorage in ZODB 6.4.
 """
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from zeo_core.errors import POSKeyError
-from zeo_core.ids import MAX_TID, Oid, Tid, tid_to_time
-from zeo_core.storage import InvalidationSink, Transacts
+from zeo_core.ids import MAX_TID, Oid, Tid
+from zeo_core.storage import InvalidationSink, Transacts, Undoes
 from zeo_core.transaction import Revision
+from zeo_core.zodb_interfaces import ZODBInterfaces
+from zeo_core.zodb_records import history_lines
 
 __all__ = ["ZODBStorage"]
 
 
 class ZODBStorage(Transacts):
     """The base of our storages: the contract they keep, under ZODB's names."""
+
+    __providedBy__ = ZODBInterfaces()
 
     def __len__(self) -> int:
         """Return how many objects there are, roughly."""
@@ -64,18 +70,19 @@ class ZODBStorage(Transacts):
         """Return the serial of the current revision; POSKeyError if there is none."""
         return self.load(oid)[1]
 
-    def history(self, oid: Oid, size: int = 1) -> list[dict[str, Any]]:
-        """Return up to `size` dictionaries, newest first: time, tid, user_name, description, size."""
-        return [
-            {
-                "time": tid_to_time(entry.tid),
-                "tid": entry.tid,
-                "user_name": entry.metadata.user,
-                "description": entry.metadata.description,
-                "size": entry.size,
-            }
-            for entry in self.revisions(oid, size)
-        ]
+    def history(
+        self,
+        oid: Oid,
+        size: int = 1,
+        filter: Callable[[dict[str, Any]], object] | None = None,  # noqa: A002 - ZODB's
+    ) -> list[dict[str, Any]]:
+        """Return up to `size` dictionaries, newest first, of those that `filter` wants.
+
+        They have time, tid, user_name, description and size, and what the transaction's extension says.
+        """
+        if filter is None:
+            return list(history_lines(self.revisions(oid, size)))
+        return [line for line in history_lines(self.revisions(oid, sys.maxsize)) if filter(line)][:size]
 
     def checkCurrentSerialInTransaction(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802
         """Ask that `serial` is still current when the transaction commits."""
@@ -87,4 +94,4 @@ class ZODBStorage(Transacts):
 
     def supportsUndo(self) -> bool:  # noqa: N802
         """Tell whether transactions can be undone."""
-        return False
+        return isinstance(self, Undoes)

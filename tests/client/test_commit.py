@@ -28,11 +28,11 @@ class Watched(MappingStorage):
         if self.fails_in == name:
             raise StorageError(f"told to fail in {name}")
 
-    def tpc_begin(self, transaction: Any) -> None:
+    def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         self._note("begin")
-        super().tpc_begin(transaction)
+        super().tpc_begin(transaction, tid, status)
 
-    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+    def store(self, oid: Oid, serial: Tid | None, data: bytes, version: str, transaction: Any) -> None:
         self._note("store", oid, serial)
         super().store(oid, serial, data, version, transaction)
 

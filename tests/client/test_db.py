@@ -53,7 +53,7 @@ class Raced(MappingStorage):
         super().__init__()
         self.times = times
 
-    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
+    def store(self, oid: Oid, serial: Tid | None, data: bytes, version: str, transaction: Any) -> None:
         if oid == ROOT_OID and self.times:
             self.times -= 1
             raise ConflictError(oid=oid)

@@ -33,6 +33,24 @@ def logged_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Z
         yield opened
 
 
+@pytest.fixture(params=[kind for kind in KINDS if kind.undoes], ids=lambda kind: kind.name)
+def undoing_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage that can undo."""
+    kind: Kind = request.param
+    with kind.open(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[kind for kind in KINDS if kind.undoes], ids=lambda kind: f"to {kind.name}")
+def other_undoing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage beside the other."""
+    kind: Kind = request.param
+    directory = tmp_path / "other"
+    directory.mkdir()
+    with kind.open(directory) as opened:
+        yield opened
+
+
 @pytest.fixture(params=[kind for kind in KINDS if kind.keeps], ids=lambda kind: kind.name)
 def keeping_kind(request: pytest.FixtureRequest) -> Kind:
     """A kind of storage that outlives its process."""

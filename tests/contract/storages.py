@@ -25,6 +25,7 @@ class Kind:
     open: Callable[[Path], AbstractContextManager[ZODBStorage]]
     iterates: bool  # it offers `transactions`
     keeps: bool  # what was committed is there when the directory is opened again
+    undoes: bool = False  # it takes back transactions
 
 
 @contextmanager
@@ -53,8 +54,8 @@ def _demo_storage_on_files(directory: Path) -> Iterator[ZODBStorage]:
 
 
 KINDS = [
-    Kind("mapping", _mapping_storage, iterates=True, keeps=False),
-    Kind("file", _file_storage, iterates=True, keeps=True),
+    Kind("mapping", _mapping_storage, iterates=True, keeps=False, undoes=True),
+    Kind("file", _file_storage, iterates=True, keeps=True, undoes=True),
     Kind("demo", _demo_storage, iterates=True, keeps=False),
     Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True),
     Kind("client", SERVED.open, iterates=False, keeps=True),

@@ -56,7 +56,7 @@ def test_data_may_be_repeated_by_reference(local: LocalStorage) -> None:
     assert local.load_before(A, fourth) == Revision(b"one", third, fourth)
     assert local.load_serial(A, fourth) == b"one"
     assert [entry.size for entry in local.revisions(A, 5)] == [3, 3, 3, 3]
-    assert [batch[0] for batch in records(local)[2:]] == [(A, third, b"one", first), (A, fourth, b"one", third)]
+    assert [batch[0] for batch in records(local)[2:]] == [(A, third, b"one", first), (A, fourth, b"one", first)]
 
 
 @pytest.mark.parametrize("wrong", [pack_id(1), None])

@@ -344,7 +344,7 @@ def test_metadata_are_empty_bytes_unless_said() -> None:
         (transaction.PreparedTransaction(transaction.TransactionMetadata(), ()), "writes"),
         (transaction.Revision(b"", ZERO_TID, None), "data"),
         (transaction.ObjectWrite(ROOT_OID, ZERO_TID, b""), "serial"),
-        (transaction.UndoEntry(ZERO_TID, transaction.TransactionMetadata()), "metadata"),
+        (transaction.UndoEntry(ZERO_TID, transaction.TransactionMetadata(), 0), "metadata"),
         (transaction.Invalidation(ZERO_TID, ()), "oids"),
         (transaction.RecordedObject(ROOT_OID, ZERO_TID, None, None), "data"),
         (transaction.RecordedTransaction(ZERO_TID, b" ", transaction.TransactionMetadata(), ()), "status"),

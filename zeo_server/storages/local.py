@@ -3,16 +3,22 @@
 A served storage commits by `write_group` and `publish`, driven by the server's coordinator, which finds the conflicts
 under object locks. Embedded, there is no coordinator: `LocalStorage` drives the same two calls itself, one transaction
 at a time, from tpc_begin to tpc_finish or tpc_abort.
+
+Embedded, the program's classes are at hand, so that conflicts are resolved here, by `_p_resolveConflict`: from the
+moment when a DB registers itself. A server has no DB and resolves nothing here.
 """
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from importlib import import_module
+from threading import Lock, RLock
 from typing import Any, NoReturn
 
 from zeo_core.errors import (
     ConflictError,
+    POSKeyError,
     ReadConflictError,
     ReadOnlyError,
     RecordFormatError,
@@ -21,11 +27,23 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, is_id, next_tid, oid_repr, pack_id, tid_repr, unpack_id
 from zeo_core.record import class_name
+from zeo_core.resolve import ClassLoader, UnresolvedError, resolve
 from zeo_core.storage import Announce, Commits, InvalidationSink, Iterates
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
 from zeo_core.zodb import ZODBStorage
+from zeo_core.zodb_records import TransactionIterator
 
-__all__ = ["MAX_METADATA_BYTES", "LocalStorage", "OidSequence", "check_writable", "metadata_of", "tid_for"]
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "MAX_METADATA_BYTES",
+    "LocalStorage",
+    "OidSequence",
+    "check_writable",
+    "import_class",
+    "metadata_of",
+    "tid_for",
+]
 
 MAX_METADATA_BYTES = 0xFFFF
 """The longest user, description or extension: Data.fs keeps their lengths in two bytes, other storages follow."""
@@ -80,7 +98,15 @@ def metadata_of(transaction: Any) -> TransactionMetadata:
     extension that the wire could not carry, StorageError for a text that is too long: here, in the caller's thread,
     where it can be told to the culprit (lesson B42).
     """
-    extension = transaction.extension
+    return _metadata(transaction, transaction.extension)
+
+
+def _restored_metadata_of(transaction: Any) -> TransactionMetadata:
+    """Return what a transaction of another storage says of itself, its extension as it stands in that one's log."""
+    return _metadata(transaction, getattr(transaction, "extension_bytes", transaction.extension))
+
+
+def _metadata(transaction: Any, extension: Any) -> TransactionMetadata:
     if not isinstance(extension, bytes):
         extension = extension_bytes(extension)
     _check_length("extension", extension)
@@ -126,15 +152,31 @@ def _class_name(data: bytes) -> str | None:
         return None
 
 
+def import_class(module: str, name: str) -> Any:
+    """Return a class by its names, as unpickling would; ImportError or AttributeError if there is none."""
+    return getattr(import_module(module), name)
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data
+
+
 @dataclass(slots=True)
 class _Pending:
     """The one transaction in progress; `transaction` is the caller's object, the key to it."""
 
     transaction: Any
     metadata: TransactionMetadata
+    tid: Tid | None
+    status: bytes
     writes: dict[Oid, ObjectWrite] = field(default_factory=dict)
     checks: dict[Oid, Tid] = field(default_factory=dict)
+    resolved: list[Oid] = field(default_factory=list)
     voted: bool = False
+
+    def prepared(self) -> PreparedTransaction:
+        """Return what is to be written."""
+        return PreparedTransaction(self.metadata, tuple(self.writes.values()), self.tid, self.status)
 
 
 class LocalStorage(ZODBStorage, Commits, Iterates):
@@ -151,6 +193,10 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         self._oids = OidSequence()
         self._sinks: list[InvalidationSink] = []
         self._commit_lock = Lock()
+        self._publish_lock = RLock()
+        self._load_class: ClassLoader | None = None
+        self._transform: Callable[[bytes], bytes] = _unchanged
+        self._untransform: Callable[[bytes], bytes] = _unchanged
         self._pending: _Pending | None = None
 
     @abstractmethod
@@ -187,49 +233,154 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         """Return a fresh oid."""
         return self.new_oids(1)[0]
 
-    def register_sink(self, sink: InvalidationSink) -> None:
-        """Keep the DB; all commits here are its own, and announced through its tpc_finish."""
-        self._sinks.append(sink)
+    def lastTransaction(self) -> Tid:  # noqa: N802 - ZODB's name
+        """Return the last transaction's tid; waits for one that is just being announced, as ZODB's storages do."""
+        with self._publish_lock:
+            return self.last_tid()
 
-    def tpc_begin(self, transaction: Any) -> None:
-        """Begin; waits for the transaction in progress to end."""
+    def register_sink(self, sink: InvalidationSink) -> None:
+        """Keep the DB; all commits here are its own, and announced through its tpc_finish.
+
+        From now on conflicts are resolved, with the classes that can be imported here. A DB through which records are
+        compressed or encrypted says how to undo and to repeat that (ZODB's IStorageWrapper).
+        """
+        self._sinks.append(sink)
+        self._transform = getattr(sink, "transform_record_data", _unchanged)
+        self._untransform = getattr(sink, "untransform_record_data", _unchanged)
+        self.resolve_conflicts(import_class)
+
+    def resolve_conflicts(self, load_class: ClassLoader | None) -> None:
+        """Resolve conflicts from now on with classes from `load_class`, or with None no longer."""
+        self._load_class = load_class
+
+    def iterator(self, start: Tid | None = None, stop: Tid | None = None) -> TransactionIterator:
+        """Walk the transactions with start <= tid <= stop in ZODB's shape: each can be iterated for its records."""
+        return TransactionIterator(self.transactions(start, stop))
+
+    def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
+        """Begin; waits for the transaction in progress to end.
+
+        `tid` and `status` are given to restore a transaction of another storage, see `restore`.
+        """
         self.check_not_read_only()
         pending = self._pending
         if pending is not None and pending.transaction is transaction:
             raise StorageTransactionError(f"{self._name}: the transaction has begun already")
-        metadata = metadata_of(transaction)
+        metadata = metadata_of(transaction) if tid is None else _restored_metadata_of(transaction)
+        status = status if isinstance(status, bytes) else status.encode("ascii")
         self._commit_lock.acquire()
-        self._pending = _Pending(transaction, metadata)
+        self._pending = _Pending(transaction, metadata, tid, status)
 
-    def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
-        """Add an object to the transaction; ConflictError if `serial` is not its current one."""
+    def store(self, oid: Oid, serial: Tid | None, data: bytes, version: str, transaction: Any) -> None:
+        """Add an object to the transaction; ConflictError if `serial` is not its current one and cannot be made so.
+
+        None for a serial stands for a new object, as eight zero bytes do.
+        """
+        self.check_not_read_only()
         pending = self._in_progress(transaction)
+        serial = serial or ZERO_TID
         if not (is_id(oid) and is_id(serial)):
             raise StorageError(f"oid {oid!r} and serial {serial!r} must be 8 bytes each")
         if version:
             raise StorageError(f"version {version!r}: versions are not supported")
         committed = self.current_tid(oid) or ZERO_TID
         if committed != serial:
-            raise ConflictError(oid=oid, serials=(committed, serial), class_name=_class_name(data))
-        pending.writes[oid] = ObjectWrite(oid, serial, data)
+            data = self._resolved_store(oid, committed, serial, data)
+            pending.resolved.append(oid)
+        pending.writes[oid] = ObjectWrite(oid, committed, data)
         pending.voted = False
+
+    def _resolved_store(self, oid: Oid, committed: Tid, serial: Tid, data: bytes) -> bytes:
+        serials = (committed, serial)
+        try:
+            # A new object whose oid is taken has no state that both sides began with (lesson B25).
+            states = None if serial == ZERO_TID else (self.load_serial(oid, serial), self.load_serial(oid, committed))
+        except POSKeyError:
+            states = None
+        if states is None:
+            raise ConflictError(oid=oid, serials=serials, class_name=_class_name(data))
+        return self.resolved(oid, serials, (*states, data))
+
+    def resolved(self, oid: Oid, serials: tuple[Tid, Tid], records: tuple[bytes, bytes, bytes]) -> bytes:
+        """Return the record made of (old, committed, new) by the object's class; ConflictError if that cannot be."""
+        old, committed, new = map(self._untransform, records)
+        if self._load_class is not None:
+            try:
+                return self._transform(resolve(old, committed, new, self._load_class))
+            except UnresolvedError as error:
+                if not error.expected:
+                    logger.warning("%s: oid %s: conflict not resolved", self._name, oid_repr(oid), exc_info=True)
+        raise ConflictError(oid=oid, serials=serials, class_name=_class_name(new))
+
+    def deleteObject(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802 - ZODB's name
+        """Add an object's deletion; POSKeyError if there is none, ConflictError if `serial` is not its current one."""
+        writes = self.pending_writes(transaction)
+        committed = self.current_tid(oid)
+        if committed is None:
+            raise POSKeyError(oid)
+        if committed != serial:
+            raise ConflictError(oid=oid, serials=(committed, serial))
+        writes[oid] = ObjectWrite(oid, serial, None)
+
+    def restore(
+        self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
+    ) -> None:
+        """Add an object of another storage's transaction as it stands there; conflicts are not looked for.
+
+        Which tid it gets, `tpc_begin` was told. `prev_txn` is the transaction whose data it repeats; that is believed
+        only if the data are there (lesson B30). No data: the object does not exist from now on.
+        """
+        writes = self.pending_writes(transaction)
+        writes.pop(oid, None)  # of two records of one object the last counts, also for their order
+        writes[oid] = ObjectWrite(oid, self.current_tid(oid) or ZERO_TID, data, prev_txn)
+
+    def restore_record(self, record: Any, source: Any, transaction: Any) -> None:
+        """Add a record of another storage's iterator, and all of that storage's that belongs to it."""
+        self.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
+
+    def copyTransactionsFrom(self, other: Any, verbose: int = 0) -> None:  # noqa: N802 - ZODB's name
+        """Copy all transactions of another storage, ours or one with ZODB's `iterator`, with their tids.
+
+        StorageError at the first that is not later than all that are here.
+        """
+        for transaction in other.iterator():
+            self.tpc_begin(transaction, transaction.tid, transaction.status)
+            try:
+                for record in transaction:
+                    self.restore_record(record, other, transaction)
+                self.tpc_vote(transaction)
+                self.tpc_finish(transaction)
+            except BaseException:
+                self.tpc_abort(transaction)
+                raise
+            if verbose:
+                logger.info("%s: copied %s", self._name, tid_repr(transaction.tid))
+
+    def pending_writes(self, transaction: Any) -> dict[Oid, ObjectWrite]:
+        """Return what the transaction has staged, to be changed; it needs a new vote then."""
+        self.check_not_read_only()
+        pending = self._in_progress(transaction)
+        pending.voted = False
+        return pending.writes
 
     def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
         """Ask that `serial` is still current at the vote, else ReadConflictError."""
         self._in_progress(transaction).checks[oid] = serial
 
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
-        """Check what was asserted to be current, and what can make writing fail; nothing is ever resolved here."""
+        """Check what was asserted to be current, and what can make writing fail; return the oids that were resolved."""
         pending = self._in_progress(transaction)
         for oid, serial in pending.checks.items():
             committed = self.current_tid(oid) or ZERO_TID
             if committed != serial:
                 raise ReadConflictError(oid=oid, serials=(committed, serial))
-        writes = pending.writes.values()
-        check_writable([PreparedTransaction(pending.metadata, tuple(writes))])
-        self.check_room(sum(len(write.data or b"") for write in writes))
+        prepared = pending.prepared()
+        check_writable([prepared])
+        if prepared.tid is not None:
+            tid_for(prepared, self._last_tid, 0.0)
+        self.check_room(sum(len(write.data or b"") for write in prepared.writes))
         pending.voted = True
-        return ()
+        return list(dict.fromkeys(pending.resolved))
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
         """Commit; the transaction is over afterwards, also when writing it failed."""
@@ -237,8 +388,9 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         if not pending.voted:
             raise StorageTransactionError(f"{self._name}: the transaction must be voted before it is finished")
         try:
-            group = self.write_group([PreparedTransaction(pending.metadata, tuple(pending.writes.values()))])
-            self.publish(group, None if announce is None else lambda tid, _oids: announce(tid))
+            group = self.write_group([pending.prepared()])
+            with self._publish_lock:
+                self.publish(group, None if announce is None else lambda tid, _oids: announce(tid))
         finally:
             self._forget()
         return group.tids[0]

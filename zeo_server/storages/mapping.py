@@ -19,8 +19,10 @@ from zeo_core.transaction import (
     RecordedTransaction,
     Revision,
     TransactionMetadata,
+    UndoEntry,
 )
-from zeo_server.storages.local import LocalStorage, check_writable, tid_for
+from zeo_server.storages.local import check_writable, tid_for
+from zeo_server.storages.logged import LoggedStorage
 
 __all__ = ["MappingStorage"]
 
@@ -51,13 +53,14 @@ class _Group(NamedTuple):
 _tid_of = attrgetter("tid")
 
 
-class MappingStorage(LocalStorage):
+class MappingStorage(LoggedStorage):
     """A storage in memory that keeps every revision until it is closed."""
 
     def __init__(self, name: str = "Mapping Storage") -> None:
         super().__init__(name)
         self._revisions: dict[Oid, list[_Saved]] = {}
         self._log: list[_Logged] = []
+        self._sorted_oids: list[Oid] = []
         self._written_tid = ZERO_TID
         self._byte_size = 0
         self._closed = False
@@ -126,7 +129,9 @@ class MappingStorage(LocalStorage):
             self._oids.pass_by(write.oid for write in transaction.writes)
             for oid, _, data, data_tid, _ in transaction.writes:
                 repeated = None if data_tid is None else self._saved_at(oid, data_tid)
-                source = data_tid if repeated is not None and repeated.data == data else None
+                source = None
+                if repeated is not None and repeated.data == data:
+                    source = repeated.data_tid or data_tid
                 self._revisions.setdefault(oid, []).append(_Saved(tid, data, source, transaction.metadata))
                 self._byte_size += len(data or b"")
         self._log.extend(group.logged)
@@ -141,6 +146,27 @@ class MappingStorage(LocalStorage):
             RecordedTransaction(tid, t.status, metadata=t.metadata, records=self._records(tid, t))
             for tid, t in self._log[first:end]
         )
+
+    def undo_log(self) -> Iterator[UndoEntry]:
+        """Walk the transactions that may be undone, newest first."""
+        self._check_open()
+        for tid, transaction in self._log[::-1]:
+            if transaction.status != b" ":
+                return
+            yield UndoEntry(tid, transaction.metadata, sum(len(write.data or b"") for write in transaction.writes))
+
+    def start_of_last(self, count: int) -> Tid:
+        """Return the tid of the first of the last `count` transactions."""
+        self._check_open()
+        return self._log[-count:][0].tid if self._log else ZERO_TID
+
+    def first_oid(self, start: Oid) -> Oid | None:
+        """Return the lowest oid that is not below `start`, also of a deleted object; None if there is none."""
+        self._check_open()
+        if len(self._sorted_oids) != len(self._revisions):
+            self._sorted_oids = sorted(self._revisions)
+        index = bisect_left(self._sorted_oids, start)
+        return self._sorted_oids[index] if index < len(self._sorted_oids) else None
 
     def close(self) -> None:
         """Let go of everything."""

@@ -1,12 +1,14 @@
 """Walking the transactions of Data.fs in order, forwards and backwards."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from zeo_core.errors import FileFormatError, POSKeyError
-from zeo_core.ids import Tid, unpack_id
-from zeo_core.transaction import RecordedObject, RecordedTransaction, TransactionMetadata
+from zeo_core.ids import ZERO_TID, Tid, unpack_id
+from zeo_core.transaction import RecordedObject, RecordedTransaction, TransactionMetadata, UndoEntry
 from zeo_server.storages.file.format import (
     DATA_HEADER,
     DATA_HEADER_SIZE,
@@ -14,6 +16,8 @@ from zeo_server.storages.file.format import (
     LENGTH,
     LENGTH_SIZE,
     MAGIC_SIZE,
+    STATUS_FINISHED,
+    STATUS_PACKED,
     STATUS_UNDONE,
     TRANSACTION_HEADER,
     TRANSACTION_HEADER_SIZE,
@@ -104,6 +108,16 @@ class Window:
         return data
 
 
+class _Records:
+    """A transaction's records, which may be walked more than once."""
+
+    def __init__(self, walk: Callable[[], Iterator[RecordedObject]]) -> None:
+        self._walk = walk
+
+    def __iter__(self) -> Iterator[RecordedObject]:
+        return self._walk()
+
+
 class Log:
     """The transactions of a file up to `end`, which is the end of a transaction."""
 
@@ -120,13 +134,31 @@ class Log:
             if header.status == STATUS_UNDONE or (start is not None and header.tid < start):
                 continue
             metadata = self._metadata(window, header)
-            yield RecordedTransaction(header.tid, header.status, metadata, self._records(window, header))
+            yield RecordedTransaction(
+                header.tid, header.status, metadata, _Records(partial(self._records, window, header))
+            )
 
     def _headers_from(self, window: Window, position: int) -> Iterator[TransactionHeader]:
         while position < self._end:
             header = self._header_at(window, position)
             yield header
             position = header.end
+
+    def undo_entries(self) -> Iterator[UndoEntry]:
+        """Walk the transactions that may be undone, newest first, up to where the file was packed."""
+        window = Window(self._reader.descriptor, self._end, TRANSACTION_HEADER_SIZE)
+        for header in self.headers_backwards():
+            if header.status == STATUS_PACKED:
+                return
+            if header.status == STATUS_FINISHED:
+                yield UndoEntry(header.tid, self._metadata(window, header), header.length)
+
+    def start_of_last(self, count: int) -> Tid:
+        """Return the tid of the first of the last `count` transactions."""
+        tid = ZERO_TID
+        for header in islice(self.headers_backwards(), count):
+            tid = header.tid
+        return tid
 
     def headers_backwards(self) -> Iterator[TransactionHeader]:
         """Walk the headers from the last transaction to the first."""

@@ -1,0 +1,52 @@
+"""Declarations of ZODB's interfaces: made when asked for, and of what a storage has."""
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import zope.interface
+import zope.interface.verify
+from ZODB import interfaces
+
+from zeo_core.zodb_interfaces import ZODBInterfaces
+from zeo_server.storages.file import FileStorage
+from zeo_server.storages.mapping import MappingStorage
+
+
+def test_a_storage_provides_what_it_has_the_names_of(tmp_path: Path) -> None:
+    with closing(FileStorage(tmp_path / "Data.fs")) as storage:
+        provided = list(zope.interface.providedBy(storage))
+        assert interfaces.IStorageIteration in provided
+        for interface in provided:
+            zope.interface.verify.verifyObject(interface, storage)
+    assert interfaces.IStorageIteration.providedBy(MappingStorage())
+    assert not interfaces.IBlobStorage.providedBy(MappingStorage())
+    assert not interfaces.IMVCCStorage.providedBy(MappingStorage())
+
+
+def test_declarations_on_an_instance_are_kept() -> None:
+    class IMine(zope.interface.Interface):
+        """Of this test."""
+
+    storage = MappingStorage()
+    zope.interface.alsoProvides(storage, IMine)
+    assert IMine.providedBy(storage)
+    assert interfaces.IStorageIteration.providedBy(storage)
+
+
+def test_a_class_without_the_names_provides_nothing() -> None:
+    class Nothing:
+        __providedBy__ = ZODBInterfaces()
+
+    assert list(zope.interface.providedBy(Nothing())) == []
+
+
+def test_nothing_is_imported_and_before_zodb_nothing_declared() -> None:
+    code = (
+        "import sys, zope.interface; from zeo_server.storages.mapping import MappingStorage;"
+        "storage = MappingStorage(); assert not list(zope.interface.providedBy(storage));"
+        "assert 'ZODB' not in sys.modules;"
+        "import ZODB.interfaces; assert ZODB.interfaces.IStorageIteration.providedBy(storage)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
