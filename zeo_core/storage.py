@@ -31,7 +31,9 @@ from zeo_core.transaction import (
 
 __all__ = [
     "Announce",
+    "BlobStage",
     "Commits",
+    "HasBlobs",
     "InvalidationSink",
     "Iterates",
     "Loads",
@@ -170,6 +172,37 @@ class Packs(Protocol):
 
         A StorageError leaves everything as it was, and so does closing the iterator. One pack at a time.
         """
+
+
+class BlobStage(Protocol):
+    """The blob files of one transaction until it is finished or aborted; all raise StorageError if the disk fails."""
+
+    def take(self, source: str) -> str:
+        """Take over the file at `source`, which is gone afterwards; return its new path, for `ObjectWrite.blob`."""
+
+    def sync(self) -> None:
+        """Bring the files' contents to disk. To be called at the vote: a transaction is not written before."""
+
+    def discard(self) -> None:
+        """Remove what is left of the files: when the transaction is finished, for good, or aborted."""
+
+
+@runtime_checkable
+class HasBlobs(Protocol):
+    """A storage that keeps a file, a blob, with a revision of an object.
+
+    `write_group` gives the files that `ObjectWrite.blob` names their committed names before any of its transactions
+    counts as finished, and leaves the staged ones, so that a group that failed can be tried again.
+    """
+
+    def stage_blobs(self) -> BlobStage:
+        """Return the staging for the blobs of one transaction."""
+
+    def loadBlob(self, oid: Oid, serial: Tid) -> str:  # noqa: N802 - ZODB's name
+        """Return the path of the read-only file that transaction `serial` wrote for `oid`; POSKeyError if none."""
+
+    def temporaryDirectory(self) -> str:  # noqa: N802 - ZODB's name
+        """Return the directory for files that are to become blobs: to take one over from there is to rename it."""
 
 
 class ServedStorage(Loads, Iterates, Commits, Protocol):

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 _STAGING_PREFIX = "staged-"
 _ABANDONED_AFTER_S = 24 * 3600  # files under tmp/ of clients that share the directory may be in use for a while
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_COPY_BYTES = 1 << 20
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _BLOB_CLASS = "ZODB.blob.Blob"
@@ -110,6 +111,11 @@ class BlobStaging:
         """Take a second name for a committed file, which a pack may remove before this transaction is finished."""
         with _reported(committed):
             return self._add(committed, _link_or_copy)
+
+    def copy(self, source: IO[bytes]) -> str:
+        """Copy an open file, from another storage; return the copy's path, for ObjectWrite.blob."""
+        with _reported(self._temporary):
+            return self._add("", lambda _source, path: _copy_open(source, path))
 
     def sync(self) -> None:
         """Bring the contents of all files to disk. Their names here need not be: a crash ends the transaction."""
@@ -346,6 +352,11 @@ def _move(source: str, target: str) -> None:
         # Whatever the reason, a copy is still worth a try; if it fails too, its reason is the one to tell.
         shutil.copyfile(source, target)
         os.unlink(source)
+
+
+def _copy_open(source: IO[bytes], target: str) -> None:
+    with open(target, "xb") as file:
+        shutil.copyfileobj(source, file, _COPY_BYTES)
 
 
 def _link_or_copy(source: str, target: str) -> None:

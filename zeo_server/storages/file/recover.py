@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,9 +33,12 @@ from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.log import Log, TransactionHeader, Window, parse_header
 from zeo_server.storages.file.reader import Descriptor, Reader
 
-__all__ = ["Contents", "read_contents", "record_positions"]
+__all__ = ["BeforeCut", "Contents", "read_contents", "record_positions"]
 
 logger = logging.getLogger(__name__)
+
+BeforeCut = Callable[[Reader, int], None]
+"""Called before the bytes of a file from a position on are cut off."""
 
 _CHECKED_RECORDS = 100  # how many records a saved index is tried on before it is believed
 _SEARCH_BYTES = 1 << 20
@@ -59,8 +63,8 @@ class _Tail(NamedTuple):
     fault: str
 
 
-def read_contents(reader: Reader, *, read_only: bool) -> Contents:
-    """Find out what is in the file, and cut off a torn tail unless `read_only`.
+def read_contents(reader: Reader, *, read_only: bool, before_cut: BeforeCut | None = None) -> Contents:
+    """Find out what is in the file, and cut off a torn tail unless `read_only`; `before_cut` may look at it first.
 
     FileFormatError if the file is no Data.fs or is damaged before its end.
     """
@@ -73,6 +77,8 @@ def read_contents(reader: Reader, *, read_only: bool) -> Contents:
     index, start, last_tid = _saved_index(reader, size) or (Index(), MAGIC_SIZE, ZERO_TID)
     tail = _Scan(reader, size, index).run(start, last_tid)
     if tail.fault and not read_only:
+        if before_cut is not None:
+            before_cut(reader, tail.end)
         _cut(reader, tail, size)
     _warn_of_future(reader.path, tail.last_tid)
     return Contents(index, tail.end, tail.last_tid, tail.end - start)

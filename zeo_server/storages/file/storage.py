@@ -8,8 +8,9 @@ is published; the writer works behind the published end, through a descriptor of
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from threading import Lock
-from typing import NoReturn
+from typing import NoReturn, Self, cast
 
 import zc.lockfile
 
@@ -36,7 +37,7 @@ from zeo_server.storages.file.generation import Generation
 from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.pack import Finish, PackRun, Replacement, clear_leftovers
 from zeo_server.storages.file.reader import Descriptor, Reader
-from zeo_server.storages.file.recover import Contents, read_contents
+from zeo_server.storages.file.recover import BeforeCut, Contents, read_contents
 from zeo_server.storages.file.writer import FileGroup, Writer, failure
 from zeo_server.storages.local import check_writable
 from zeo_server.storages.logged import LoggedStorage
@@ -57,11 +58,28 @@ class FileStorage(LoggedStorage):
     StorageError for a file that cannot be opened or made.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = False, read_only: bool = False) -> None:
+    def __new__(cls, *_arguments: object, blob_dir: object = None, **_options: object) -> Self:
+        """Make a BlobFileStorage if there is a directory for blobs: only such a one has their methods."""
+        if blob_dir is not None and cls is FileStorage:
+            # Here, since that one's base is this class.
+            from zeo_server.storages.file.blob_storage import BlobFileStorage
+
+            return cast(Self, super().__new__(BlobFileStorage))
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = False,
+        read_only: bool = False,
+        blob_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Open the file at `path`; one that is missing is made, unless `read_only`.
 
         A missing file whose index or earlier version (.old, .pack) is there is taken for lost, not for new, and
         refused: `create` says that a new one is wanted all the same. `create` never replaces a file with data.
+        With `blob_dir` it becomes a BlobFileStorage.
         """
         self._path = os.path.abspath(path)
         super().__init__(self._path, read_only=read_only)
@@ -75,7 +93,9 @@ class FileStorage(LoggedStorage):
         try:
             if not read_only:
                 clear_leftovers(self._path)
-            reader, contents, writer = _open(self._path, create=create, read_only=read_only)
+            reader, contents, writer = _open(
+                self._path, create=create, read_only=read_only, before_cut=self._before_cut
+            )
         except BaseException as error:
             self._unlock()
             if isinstance(error, OSError):
@@ -141,7 +161,9 @@ class FileStorage(LoggedStorage):
             if self._writer is None:
                 self._refuse_closed()
             check_writable(transactions)
-            group = self._writer.write(transactions, self._opened().index, self._repeated)
+            group = self._writer.write(
+                transactions, self._opened().index, self._repeated, partial(self._place_blobs, transactions)
+            )
         for oids in group.oids:
             self._oids.pass_by(oids)
         return group
@@ -184,6 +206,11 @@ class FileStorage(LoggedStorage):
             yield from run.steps()
         finally:
             self._pack_run = None
+
+    def pack(self, time_s: float, referencesf: object = None, gc: bool | None = None) -> None:
+        """Pack to a time (ZODB's name). `referencesf` is not used: the packer reads records of all formats itself."""
+        for _progress in self.pack_steps(time_s, gc=gc):
+            pass
 
     def _switch(self, finish: Finish) -> tuple[Generation, Writer]:
         """Go over to the file that `finish` puts in place while nothing is written; return what holds on to the old."""
@@ -249,6 +276,12 @@ class FileStorage(LoggedStorage):
             return 0
         return reader.source(write.oid, position)  # no chains: a reader is sent back once
 
+    def _before_cut(self, reader: Reader, position: int) -> None:
+        """Look at the unfinished transactions at the end of the file before they are cut off."""
+
+    def _place_blobs(self, transactions: Sequence[PreparedTransaction], tids: Sequence[Tid]) -> None:
+        """Bring the transactions' blobs to their places; they are written already, but not yet marked finished."""
+
     def _opened(self) -> Generation:
         generation = self._generation
         if generation is None:
@@ -293,11 +326,11 @@ def _holder(lock_path: str) -> str:
     return f"process {content}" if content else ""
 
 
-def _open(path: str, *, create: bool, read_only: bool) -> tuple[Reader, Contents, Writer | None]:
+def _open(path: str, *, create: bool, read_only: bool, before_cut: BeforeCut) -> tuple[Reader, Contents, Writer | None]:
     if not read_only:
         _make_if_missing(path, create)
     reader = Reader(path, Descriptor(path, os.O_RDONLY))
-    contents = read_contents(reader, read_only=read_only)
+    contents = read_contents(reader, read_only=read_only, before_cut=before_cut)
     if read_only:
         return reader, contents, None
     # A descriptor of its own: readers' descriptors cannot write, whatever happens.

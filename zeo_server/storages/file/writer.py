@@ -1,9 +1,10 @@
 """Appending groups of transactions to Data.fs.
 
 A group is on disk in four steps: append everything with the status "c"; sync; mark each transaction finished, one byte
-each, in order; sync. Whatever a power cut leaves of this, in whatever order the system wrote the pages, recovery finds
-either finished transactions whose every byte was synced before they were marked, or a tail without any finished
-transaction, which it may cut off. Marking all of a group, not only its first, is what tells such a tail from damage.
+each, in order; sync. Blobs go to their places between the second step and the third. Whatever a power cut leaves of
+this, in whatever order the system wrote the pages, recovery finds either finished transactions whose every byte was
+synced before they were marked, or a tail without any finished transaction, which it may cut off. Marking all of a
+group, not only its first, is what tells such a tail from damage.
 
 Nothing here is seen by readers before it is published: they find records only through the index.
 """
@@ -12,6 +13,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
@@ -32,10 +34,13 @@ from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.reader import Descriptor
 from zeo_server.storages.local import tid_for
 
-__all__ = ["FileGroup", "FindRepeated", "Writer", "failure", "lay_out"]
+__all__ = ["FileGroup", "FindRepeated", "Place", "Writer", "failure", "lay_out"]
 
 FindRepeated = Callable[[ObjectWrite], int]
 """Returns where the record stands whose data a write says it repeats, 0 if that is not so."""
+
+Place = Callable[[Sequence[Tid]], None]
+"""Puts the blobs of transactions with these tids where they belong; an error leaves none of them there."""
 
 _BLOCK_BYTES = 8 << 20  # a group of small transactions is one write; a huge one is not held in memory a second time
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -68,6 +73,10 @@ def failure(path: str, error: OSError) -> StorageError:
 
 def _no_repeats(_write: ObjectWrite) -> int:
     return 0
+
+
+def _no_blobs(_tids: Sequence[Tid]) -> None:
+    pass
 
 
 def lay_out(
@@ -153,9 +162,13 @@ class Writer:
         self._refusal = ""
 
     def write(
-        self, transactions: Sequence[PreparedTransaction], index: Index, repeated: FindRepeated = _no_repeats
+        self,
+        transactions: Sequence[PreparedTransaction],
+        index: Index,
+        repeated: FindRepeated = _no_repeats,
+        place: Place = _no_blobs,
     ) -> FileGroup:
-        """Append a group and bring it to disk.
+        """Append a group and bring it to disk, with its blobs, which `place` brings there.
 
         StorageError when that fails. If the file could be brought back to what it was, the writer can be used again;
         otherwise it refuses all further work with StorageClosedError.
@@ -164,6 +177,8 @@ class Writer:
             raise StorageClosedError(self._refusal)
         layout = lay_out(transactions, self._end, self._last_tid, time.time(), index, repeated)
         self._append(layout.pieces)
+        self._sync()
+        self._place(place, layout.group.tids)
         self._finish(layout.marks)
         self._end = layout.group.end
         self._last_tid = layout.group.tids[-1] if layout.group.tids else self._last_tid
@@ -203,18 +218,36 @@ class Writer:
         except OSError as error:
             self.close(f"{self._path}: a failed write could not be taken back ({error.strerror})")
 
+    def _sync(self) -> None:
+        """Bring what was appended to disk."""
+        with self._end_of_writing():
+            durable.sync_data(self._descriptor.fd)
+
+    def _place(self, place: Place, tids: Sequence[Tid]) -> None:
+        """Let the blobs go to their places, while a crash still leaves records by which they are found (blobs.py)."""
+        try:
+            place(tids)
+        except BaseException:
+            self._cut_back()
+            raise
+
     def _finish(self, marks: list[tuple[int, bytes]]) -> None:
-        """Bring what was appended to disk, then mark it finished, then bring that to disk.
+        """Mark what is on disk as finished, and bring that to disk."""
+        with self._end_of_writing():
+            for position, status in marks:
+                self._write_at(status, position)
+            durable.sync_data(self._descriptor.fd)
+
+    @contextmanager
+    def _end_of_writing(self) -> Iterator[None]:
+        """Take a failure for the end.
 
         After a failed sync nobody knows what is on disk, and a second sync would not tell: that is the end of writing
         (lesson B28). What was appended is taken back as far as the system lets it, since its committers are told that
         it failed; whether that reaches the disk, the next opening of the file finds out.
         """
         try:
-            durable.sync_data(self._descriptor.fd)
-            for position, status in marks:
-                self._write_at(status, position)
-            durable.sync_data(self._descriptor.fd)
+            yield
         except BaseException as error:
             self.close(f"{self._path}: closed to writes, since a commit failed on its way to disk ({error})")
             self._cut_back()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_create_never_replaces_a_file(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "picture").write_bytes(b"\x89PNG....")
-    cases: list[tuple[str, dict[str, bool], type[StorageError]]] = [
+    cases: list[tuple[str, dict[str, Any], type[StorageError]]] = [
         ("directory", {}, StorageError),
         ("picture", {}, FileFormatError),
         ("missing", {"read_only": True}, StorageError),
