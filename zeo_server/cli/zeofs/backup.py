@@ -29,7 +29,7 @@ def backup(file: str, repository: str, full: bool, quick: bool) -> None:
         zeofs restore /backups/data Restored.fs
     """
     done = Backup(file, repository, full=full, quick=quick)
-    deque(work(done.steps(), "backing up"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     part = done.part
     if part is None:
         click.echo(f"{repository}: nothing new in {file}")

@@ -35,7 +35,7 @@ def check(file: str, references: bool, as_json: bool) -> None:
         zeofs check Data.fs
     """
     done = Check(file, read_records=references)
-    deque(work(done.steps(), "checking"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     if as_json:
         click.echo(json.dumps(_report(done)))
     else:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import click
 
 from zeo_core.ids import Tid
+from zeo_core.storage import Progress
 from zeo_server.cli.zeofs.present import FILE, count_of, parse_time, work
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file.fresh import FreshFile
-from zeo_server.storages.file.walk import Progress
 
 __all__ = ["copy"]
 
@@ -33,7 +33,7 @@ def copy(source: str, target: str, until: Tid | None) -> None:
     with FreshFile(target) as fresh:
         storage = FileStorage(source, read_only=True)
         try:
-            count = sum(work(_copy(storage, fresh, until), "copying", int))
+            count = sum(work(_copy(storage, fresh, until), int))
             fresh.complete()
         finally:
             storage.close()
@@ -46,4 +46,4 @@ def _copy(storage: FileStorage, fresh: FreshFile, until: Tid | None) -> Iterator
     for transaction in storage.transactions(stop=until):
         fresh.add(transaction.tid, transaction.status, transaction.metadata, transaction.records)
         yield 1
-        yield Progress(min(fresh.size, total), total)
+        yield Progress("copying", min(fresh.size, total), total)

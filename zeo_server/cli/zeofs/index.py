@@ -31,11 +31,11 @@ def index(file: str, rebuild: bool) -> None:
     """
     if rebuild:
         made = Rebuild(file)
-        deque(work(made.steps(), "indexing"), maxlen=0)
+        deque(work(made.steps()), maxlen=0)
         click.echo(f"{file}.index: made, {count_of(made.objects, 'object')}")
         return
     done = Check(file)
-    deque(work(done.steps(), "comparing"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     path = f"{file}.index"
     for fault in done.faults:
         if fault.path == path:

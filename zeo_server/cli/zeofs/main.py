@@ -11,6 +11,7 @@ from zeo_server.cli.zeofs.check import check
 from zeo_server.cli.zeofs.copy import copy
 from zeo_server.cli.zeofs.dump import dump, tail
 from zeo_server.cli.zeofs.index import index
+from zeo_server.cli.zeofs.pack import pack
 from zeo_server.cli.zeofs.recover import recover
 from zeo_server.cli.zeofs.refs import refs
 from zeo_server.cli.zeofs.restore import restore
@@ -43,7 +44,7 @@ def main() -> None:
     """
 
 
-for _command in (backup, check, copy, dump, index, recover, refs, restore, show, stats, tail):
+for _command in (backup, check, copy, dump, index, pack, recover, refs, restore, show, stats, tail):
     main.add_command(_command)
 
 

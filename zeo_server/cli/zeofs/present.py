@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
 from zeo_core.ids import Oid, Tid, pack_id, tid_from_time, tid_to_time
+from zeo_core.storage import Progress
 
 __all__ = ["FILE", "count_of", "human_size", "parse_oid", "parse_time", "time_text", "work"]
 
@@ -21,20 +22,24 @@ FILE = click.Path(dir_okay=False, path_type=str)
 _SILENT_S = 2.0  # work that is done sooner needs no progress bar
 
 
-def work(steps: Iterable[Any], label: str, kind: type[_Result] | None = None) -> Iterator[_Result]:
-    """Drive `steps`, show on a terminal how far they are, and pass on those results that are of `kind`.
-
-    A step that is no result has the attributes `done` and `total`.
-    """
-    started, bar = time.monotonic(), None
+def work(steps: Iterable[Progress | _Result], kind: type[_Result] | None = None) -> Iterator[_Result]:
+    """Drive `steps`, show on a terminal how far they are, and pass on those results that are of `kind`."""
+    started, bar, phase = time.monotonic(), None, ""
     with ExitStack() as stack:
         for step in steps:
-            if kind is not None and isinstance(step, kind):
-                yield step
-            elif bar is not None:
-                bar.update(step.done - bar.pos)
+            if not isinstance(step, Progress):
+                if kind is not None:
+                    yield step
+                continue
+            if step.phase != phase and bar is not None:
+                stack.close()  # the bar of the last phase
+                bar = None
+            phase = step.phase
+            if bar is not None:
+                bar.update(step.done_bytes - bar.pos)
             elif sys.stderr.isatty() and time.monotonic() - started > _SILENT_S:
-                bar = stack.enter_context(click.progressbar(length=step.total, label=label, file=sys.stderr))
+                bar = stack.enter_context(click.progressbar(length=step.total_bytes, label=phase, file=sys.stderr))
+                bar.update(step.done_bytes)
 
 
 def count_of(number: int, noun: str) -> str:

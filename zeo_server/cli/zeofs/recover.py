@@ -30,7 +30,7 @@ def recover(damaged: str, target: str, as_json: bool) -> None:
         zeofs check Salvaged.fs
     """
     done = Salvage(damaged, target)
-    deque(work(done.steps(), "recovering"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     if as_json:
         report = {"transactions": done.transactions, "records": done.records, "lost_bytes": done.lost_bytes}
         click.echo(json.dumps({**report, "loss_count": done.loss_count, "losses": list(map(_fields, done.losses))}))

@@ -35,7 +35,7 @@ def refs(file: str, oid: Oid | None, as_json: bool) -> None:
     if oid is not None and not graph.has(oid):
         raise POSKeyError(oid)
     count = 0
-    for reference in work(graph.dangling() if oid is None else graph.referrers(oid), "reading", Reference):
+    for reference in work(graph.dangling() if oid is None else graph.referrers(oid), Reference):
         count += 1
         click.echo(json.dumps(_fields(reference)) if as_json else _line(reference, oid))
     for position, source, reason in graph.unreadable:

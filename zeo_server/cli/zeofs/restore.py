@@ -31,7 +31,7 @@ def restore(repository: str, target: str | None, at: Tid | None, only_verify: bo
         zeofs restore --verify /backups/data
     """
     if only_verify:
-        faults = list(work(verify(repository), "verifying", str))
+        faults = list(work(verify(repository), str))
         for fault in faults:
             click.echo(fault)
         click.echo(f"{repository}: {'damaged' if faults else 'all backups are as they were made'}")
@@ -39,5 +39,5 @@ def restore(repository: str, target: str | None, at: Tid | None, only_verify: bo
     if target is None:
         raise click.UsageError("Missing argument 'TARGET'.")
     done = Restore(repository, target, at=at)
-    deque(work(done.steps(), "restoring"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     click.echo(f"{target}: restored, last commit {time_text(done.last_tid)}")

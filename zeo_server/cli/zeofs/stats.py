@@ -37,7 +37,7 @@ def stats(file: str, as_json: bool, limit: int, plot: str | None) -> None:
         zeofs stats --plot classes.png Data.fs
     """
     done = Stats(file)
-    deque(work(done.steps(), "counting"), maxlen=0)
+    deque(work(done.steps()), maxlen=0)
     if plot is not None:
         _plot(done, plot)
     if as_json:

@@ -25,12 +25,13 @@ import zc.lockfile
 
 from zeo_core.errors import FileLockedError, StorageError
 from zeo_core.ids import Tid, tid_repr
+from zeo_core.storage import Progress
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC_SIZE, STATUS_PACKED
 from zeo_server.storages.file.fresh import refuse_existing
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import read_contents
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 from zeo_server.storages.file.writer import failure
 
 __all__ = ["Backup", "Part", "Repository", "Restore", "verify"]
@@ -178,7 +179,7 @@ class Backup:
         for block in _blocks(self._reader, part.start, part.end):
             digest.update(block)
             done += len(block)
-            yield Progress(done, total)
+            yield Progress("comparing", done, total)
         return digest.hexdigest()
 
     def _copy(self, path: str, start: int, end: int) -> Generator[Progress, None, str]:
@@ -188,7 +189,7 @@ class Backup:
             for block in _blocks(self._reader, start, end):
                 digest.update(block)
                 file.write(block)
-                yield Progress(file.tell(), end - start)
+                yield Progress("backing up", file.tell(), end - start)
         return digest.hexdigest()
 
 
@@ -248,7 +249,7 @@ class Restore:
                 for block in _verified(self._repository, part):
                     file.write(block)
                     done += len(block)
-                    yield Progress(done, total)
+                    yield Progress("restoring", done, total)
             if self._at is not None and self.parts[-1].tid > self._at:
                 file.flush()
                 self._cut(file, self._at)
@@ -290,7 +291,7 @@ def verify(repository: str) -> Iterator[Progress | str]:
         try:
             for block in _verified(known, part):
                 done += len(block)
-                yield Progress(done, total)
+                yield Progress("verifying", done, total)
         except StorageError as error:
             yield str(error)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from zeo_core.errors import FileFormatError, RecordFormatError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, pack_id, tid_repr, unpack_id
 from zeo_core.record import references
+from zeo_core.storage import Progress
 from zeo_server.storages.file.format import (
     DATA_HEADER_SIZE,
     LENGTH_SIZE,
@@ -24,7 +25,7 @@ from zeo_server.storages.file.graph import Current, current_records
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.log import TransactionHeader
 from zeo_server.storages.file.numbers import Numbers
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 
 __all__ = ["Check", "Fault"]
 
@@ -92,7 +93,7 @@ class Check:
                 self._damaged(part)
                 continue
             if part.position >= step_at:
-                yield Progress(part.position, total)
+                yield Progress("checking", part.position, total)
                 step_at = part.position + _STEP_BYTES
             if part.position == self._index_end:
                 self._compare_index()
@@ -100,8 +101,8 @@ class Check:
         self._end_of_index()
         if self._read_records:
             for done in self._check_references():
-                yield Progress(size + done, total)
-        yield Progress(total, total)
+                yield Progress("checking", size + done, total)
+        yield Progress("checking", total, total)
 
     def _fault(self, position: int, reason: str, path: str = "") -> None:
         self.fault_count += 1

@@ -6,10 +6,11 @@ from typing import NamedTuple
 from zeo_core.errors import POSKeyError, RecordFormatError
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import class_name, references
+from zeo_core.storage import Progress
 from zeo_server.storages.file.format import DATA_HEADER, DATA_HEADER_SIZE, LENGTH_SIZE, STATUS_UNDONE
 from zeo_server.storages.file.log import TransactionHeader
 from zeo_server.storages.file.recover import read_contents
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 
 __all__ = ["Current", "Graph", "Reference", "current_records", "safe_class_name"]
 
@@ -108,7 +109,7 @@ class Graph:
         step_at = 0
         for record in current_records(self._walk, self._index.position):
             if record.position >= step_at:
-                yield Progress(record.position, self._walk.size)
+                yield Progress("reading", record.position, self._walk.size)
                 step_at = record.position + _STEP_BYTES
             if record.data is None:
                 continue
@@ -119,4 +120,4 @@ class Graph:
                 continue
             for target in targets:
                 yield Reference(record.oid, safe_class_name(record.data), target, record.position)
-        yield Progress(self._walk.size, self._walk.size)
+        yield Progress("reading", self._walk.size, self._walk.size)

@@ -6,11 +6,12 @@ from contextlib import closing
 import zc.lockfile
 
 from zeo_core.errors import FileFormatError, FileLockedError
+from zeo_core.storage import Progress
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC_SIZE, STATUS_UNDONE
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.recover import record_positions
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 from zeo_server.storages.file.writer import failure
 
 __all__ = ["Rebuild"]
@@ -41,14 +42,14 @@ class Rebuild:
                         raise FileFormatError(self.path, part.start, part.reason)
                     break
                 if part.position >= step_at:
-                    yield Progress(part.position, self._walk.size)
+                    yield Progress("indexing", part.position, self._walk.size)
                     step_at = part.position + _STEP_BYTES
                 if part.status != STATUS_UNDONE:
                     index.update(record_positions(self.path, self._walk.window, part))
                 end = part.end
             self.objects = len(index)
             self._save(index, end)
-        yield Progress(self._walk.size, self._walk.size)
+        yield Progress("indexing", self._walk.size, self._walk.size)
 
     def _save(self, index: Index, end: int) -> None:
         path = self.path + ".index"

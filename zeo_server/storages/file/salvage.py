@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from zeo_core.errors import FileFormatError, POSKeyError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, tid_repr
+from zeo_core.storage import Progress
 from zeo_core.transaction import RecordedObject, TransactionMetadata
 from zeo_server.storages.file.format import (
     DATA_HEADER,
@@ -20,7 +21,7 @@ from zeo_server.storages.file.format import (
 )
 from zeo_server.storages.file.fresh import FreshFile
 from zeo_server.storages.file.log import TransactionHeader
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 
 __all__ = ["Loss", "Salvage"]
 
@@ -68,13 +69,13 @@ class Salvage:
                     self._lose(Loss(part.start, part.end, part.reason))
                     continue
                 if part.position >= step_at:
-                    yield Progress(part.position, self._walk.size)
+                    yield Progress("recovering", part.position, self._walk.size)
                     step_at = part.position + _STEP_BYTES
                 if part.status != STATUS_UNDONE:
                     self._save(part)
             self._save_empty(None)
             target.complete()
-        yield Progress(self._walk.size, self._walk.size)
+        yield Progress("recovering", self._walk.size, self._walk.size)
 
     def _lose(self, loss: Loss) -> None:
         self.loss_count += 1

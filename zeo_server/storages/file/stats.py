@@ -7,11 +7,12 @@ from struct import Struct
 
 from zeo_core.errors import FileFormatError, POSKeyError
 from zeo_core.ids import ZERO_TID, Tid, pack_id
+from zeo_core.storage import Progress
 from zeo_server.storages.file.format import DATA_HEADER_SIZE, LENGTH_SIZE, STATUS_UNDONE
 from zeo_server.storages.file.graph import safe_class_name
 from zeo_server.storages.file.log import TransactionHeader
 from zeo_server.storages.file.numbers import Numbers
-from zeo_server.storages.file.walk import Damage, Progress, Walk, open_reader
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 
 __all__ = ["ClassStats", "Stats"]
 
@@ -85,12 +86,12 @@ class Stats:
                     raise FileFormatError(self.path, part.start, part.reason)
                 continue
             if part.position >= step_at:
-                yield Progress(part.position, self.size)
+                yield Progress("counting", part.position, self.size)
                 step_at = part.position + _STEP_BYTES
             if part.status != STATUS_UNDONE:
                 self._count(part)
         self._sum_up()
-        yield Progress(self.size, self.size)
+        yield Progress("counting", self.size, self.size)
 
     def _count(self, header: TransactionHeader) -> None:
         self.transactions += 1

@@ -25,19 +25,12 @@ from zeo_server.storages.file.format import (
 from zeo_server.storages.file.log import TransactionHeader, Window, parse_header
 from zeo_server.storages.file.reader import Descriptor, Reader
 
-__all__ = ["Damage", "Progress", "Walk", "open_reader"]
+__all__ = ["Damage", "Walk", "open_reader"]
 
 _WINDOW_BYTES = 1 << 20
 _SEARCH_BYTES = 1 << 20
 # A length of less than 2**48, six more bytes of it, the status: 8 bytes after the transaction's start.
 _HEADER_PATTERN = re.compile(rb"(?=\0\0.{6}[ pu])", re.DOTALL)
-
-
-class Progress(NamedTuple):
-    """How far a work has come, in bytes."""
-
-    done: int
-    total: int
 
 
 class Damage(NamedTuple):

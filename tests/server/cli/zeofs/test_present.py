@@ -6,8 +6,8 @@ import click
 import pytest
 
 from zeo_core.ids import pack_id, tid_from_time
+from zeo_core.storage import Progress
 from zeo_server.cli.zeofs import present
-from zeo_server.storages.file.walk import Progress
 
 
 def test_oids() -> None:
@@ -40,21 +40,21 @@ def test_numbers_for_human_eyes() -> None:
     assert present.count_of(2000, "object") == "2,000 objects"
 
 
-def steps() -> Iterator[object]:
-    yield Progress(1, 4)
+def steps() -> Iterator[Progress | str]:
+    yield Progress("walking", 1, 4)
     yield "found"
-    yield Progress(2, 4)
-    yield Progress(4, 4)
+    yield Progress("walking", 2, 4)
+    yield Progress("walking", 4, 4)
 
 
 def test_results_pass_and_a_bar_shows_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert list(present.work(steps(), "walking", str)) == ["found"]
+    assert list(present.work(steps(), str)) == ["found"]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(present, "_SILENT_S", -1)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert list(present.work(steps(), "walking", str)) == ["found"]
+    assert list(present.work(steps(), str)) == ["found"]
     printed = capsys.readouterr().err
     assert "walking" in printed
     assert "100%" in printed

@@ -10,8 +10,8 @@ from tests.server.storages.file.build import File
 from tests.server.storages.file.damaged import zodb_file
 from tests.server.storages.file.test_graph import record
 from zeo_core.ids import ROOT_OID, pack_id
+from zeo_core.storage import Progress
 from zeo_server.storages.file.check import Check
-from zeo_server.storages.file.walk import Progress
 
 A, B, C = pack_id(1), pack_id(2), pack_id(3)
 
@@ -21,7 +21,7 @@ def checked(directory: Path, content: bytes, *, read_records: bool = False) -> C
     path.write_bytes(content)
     check = Check(str(path), read_records=read_records)
     steps = list(check.steps())
-    assert steps[-1].done == steps[-1].total
+    assert steps[-1].done_bytes == steps[-1].total_bytes
     assert steps == sorted(steps)
     assert all(isinstance(step, Progress) for step in steps)
     return check

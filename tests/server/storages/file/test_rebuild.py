@@ -22,7 +22,7 @@ def test_it_is_the_index_that_zodb_saves(tmp_path: Path) -> None:
     path.write_bytes(b"damaged")
     rebuild = Rebuild(str(tmp_path / "Data.fs"))
     steps = list(rebuild.steps())
-    assert steps[-1].done == steps[-1].total
+    assert steps[-1].done_bytes == steps[-1].total_bytes
     ours, our_end = Index.load(str(path))
     assert list(ours.saved(our_end)) == list(theirs.saved(end))
     assert rebuild.objects == len(theirs)

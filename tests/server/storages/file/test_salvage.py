@@ -27,7 +27,7 @@ def salvaged(directory: Path, content: bytes) -> tuple[Salvage, Records]:
     (directory / "Saved.fs").unlink(missing_ok=True)
     salvage = Salvage(str(directory / "Data.fs"), str(directory / "Saved.fs"))
     steps = list(salvage.steps())
-    assert steps[-1].done == steps[-1].total
+    assert steps[-1].done_bytes == steps[-1].total_bytes
     assert (directory / "Data.fs").read_bytes() == content
     check = Check(str(directory / "Saved.fs"))
     list(check.steps())

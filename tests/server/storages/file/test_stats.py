@@ -20,7 +20,7 @@ A, B, C = pack_id(1), pack_id(2), pack_id(3)
 def counted(path: Path) -> Stats:
     done = Stats(str(path))
     steps = list(done.steps())
-    assert steps[-1].done == steps[-1].total
+    assert steps[-1].done_bytes == steps[-1].total_bytes
     return done
 
 
