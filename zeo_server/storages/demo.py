@@ -14,22 +14,24 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import NamedTuple, NoReturn
 
 from zeo_core.errors import POSKeyError, StorageClosedError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, pack_id, successor, tid_repr, unpack_id
-from zeo_core.storage import Announce, Commits, Iterates, Loads, LoadsCached, WrittenGroup
+from zeo_core.storage import Announce, Commits, Iterates, Loads, LoadsCached, ServedStorage, WrittenGroup
 from zeo_core.transaction import (
     HistoryEntry,
     PreparedTransaction,
     RecordedTransaction,
     Revision,
     TransactionMetadata,
+    UndoEntry,
 )
 from zeo_server.storages.local import LocalStorage, check_writable
+from zeo_server.storages.logged import LoggedStorage
 from zeo_server.storages.mapping import MappingStorage
 
-__all__ = ["ChangesStorage", "DemoStorage"]
+__all__ = ["DemoStorage"]
 
 _Load = Callable[[Oid, Tid], Revision | None]
 
@@ -43,11 +45,6 @@ _FIRST_TIDS_MAX = 10_000
 _LAST_OID: Oid = b"\xff" * 8
 
 
-@runtime_checkable
-class ChangesStorage(Loads, Commits, Iterates, Protocol):
-    """What can take the changes: MappingStorage, FileStorage, another DemoStorage."""
-
-
 class _DemoGroup(NamedTuple):
     """A written group of the changes, which may have a border that this one does not show."""
 
@@ -56,7 +53,7 @@ class _DemoGroup(NamedTuple):
     written: WrittenGroup
 
 
-class DemoStorage(LocalStorage):
+class DemoStorage(LoggedStorage):
     """A storage that keeps what is written to it apart from the base it is written over.
 
     `base` and `changes` are the two storages; what is not given is a MappingStorage. Closing closes those that were
@@ -70,13 +67,15 @@ class DemoStorage(LocalStorage):
         self,
         name: str | None = None,
         base: Loads | None = None,
-        changes: ChangesStorage | None = None,
+        changes: ServedStorage | None = None,
         close_base_on_close: bool | None = None,
         close_changes_on_close: bool | None = None,
     ) -> None:
         self.base: Loads = MappingStorage() if base is None else base
-        self.changes: ChangesStorage = MappingStorage() if changes is None else changes
-        _check_parts(self.base, self.changes)
+        changes = MappingStorage() if changes is None else changes
+        if not isinstance(changes, LoggedStorage):
+            raise StorageError(f"{changes!r} cannot take the changes of a DemoStorage")
+        self.changes: LoggedStorage = changes
         super().__init__(
             name or f"DemoStorage({self.base.name()!r}, {self.changes.name()!r})", read_only=self.changes.read_only()
         )
@@ -84,7 +83,7 @@ class DemoStorage(LocalStorage):
         self.close_changes_on_close = close_changes_on_close is not False
         self._closed = False
         self._first_tids: dict[Oid, Tid] = {}
-        first = next(self.changes.transactions(), None)
+        first = _first_change(self.base, self.changes)
         if first is None:
             self._last_tid = self.base.last_tid()
             # an empty base has no end to be remembered
@@ -193,15 +192,37 @@ class DemoStorage(LocalStorage):
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
         """Walk the transactions with start <= tid <= stop, the base's first; the end is fixed here, at the call."""
         start, stop = start or ZERO_TID, MAX_TID if stop is None else stop
-        changed = self._open_changes().transactions(max(start, self._border), stop)
-        changed = (found for found in changed if found.tid != self._border or found.metadata != _BORDER)
+        walk = self._open_changes().transactions(max(start, self._border), stop)
+        changed = (found for found in walk if not self._is_mark(found))
         if start >= self._border:
             return changed
         if not isinstance(self.base, Iterates):
             raise StorageError(f"{self._name}: the transactions of {self.base.name()} cannot be walked")
         return chain(self.base.transactions(start, min(stop, _predecessor(self._border))), changed)
 
-    def push(self, changes: ChangesStorage | None = None) -> "DemoStorage":
+    def undo_log(self) -> Iterator[UndoEntry]:
+        """Walk the transactions of the changes that may be undone, newest first; the base's are out of reach."""
+        return (entry for entry in self._open_changes().undo_log() if not self._is_mark(entry))
+
+    def first_oid(self, start: Oid) -> Oid | None:
+        """Return the lowest oid that is not below `start`, also of a deleted object; None if there is none."""
+        found = [self._open_changes().first_oid(start)]
+        if isinstance(self.base, LoggedStorage):
+            found.append(self.base.first_oid(start))
+        elif self.base.object_count():
+            raise StorageError(f"{self._name}: the objects of {self.base.name()} cannot be walked")
+        return min((oid for oid in found if oid is not None), default=None)
+
+    def start_of_last(self, count: int) -> Tid:
+        """Return the tid of the first of the last `count` transactions, or of a later one if the base went on."""
+        start = self._open_changes().start_of_last(count + 1)  # one more, since the border's may be among them
+        tids = [transaction.tid for transaction in self.transactions(max(start, self._border))][-count:]
+        missing = count - len(tids)
+        if missing and isinstance(self.base, LoggedStorage):
+            tids.insert(0, min(self.base.start_of_last(missing), *tids, self._last_tid))
+        return tids[0] if tids else self._last_tid
+
+    def push(self, changes: ServedStorage | None = None) -> "DemoStorage":
         """Return a storage over this one, for changes on top that `pop` throws away; this one stays open below it."""
         return type(self)(base=self, changes=changes, close_base_on_close=False)
 
@@ -218,6 +239,10 @@ class DemoStorage(LocalStorage):
             self.changes.close()
         if self.close_base_on_close:
             self.base.close()
+
+    def _is_mark(self, transaction: RecordedTransaction | UndoEntry) -> bool:
+        """Tell whether this is the empty transaction that marks the border."""
+        return transaction.tid == self._border and transaction.metadata == _BORDER
 
     def _first_tid(self, oid: Oid) -> Tid:
         """Return when an object that is in the changes was changed first, which never changes again."""
@@ -266,7 +291,7 @@ class DemoStorage(LocalStorage):
             raise POSKeyError(oid)
         return seen[: max(size, 0)]
 
-    def _open_changes(self) -> ChangesStorage:
+    def _open_changes(self) -> LoggedStorage:
         if self._closed:
             self._refuse_closed()
         return self.changes
@@ -279,19 +304,24 @@ class DemoStorage(LocalStorage):
         raise StorageClosedError(f"{self._name} is closed")
 
 
-def _check_parts(base: Loads, changes: ChangesStorage) -> None:
-    """Raise StorageError for two storages that cannot be put over each other."""
-    if not isinstance(changes, ChangesStorage):
-        raise StorageError(f"{changes!r} cannot take the changes of a DemoStorage")
+def _first_change(base: Loads, changes: LoggedStorage) -> RecordedTransaction | None:
+    """Return the first transaction of the changes; StorageError if they were not made over this base."""
     if base is changes:
         raise StorageError(f"{base.name()} cannot be base and changes of a DemoStorage")
-    first = next(changes.transactions(), None)
-    if first is None or base.last_tid() == ZERO_TID or first.metadata == _BORDER or first.tid > base.last_tid():
-        return
-    # Without a mark, nobody knows what of the base the changes were made from.
-    raise StorageError(
-        f"the changes in {changes.name()} begin at {tid_repr(first.tid)}, before the base's end: {base.name()}"
-    )
+    first, last = next(changes.transactions(), None), base.last_tid()
+    if first is None:
+        return None
+    if first.metadata == _BORDER:
+        fits = last >= _predecessor(first.tid)
+    else:
+        # Nobody wrote down where the base stood; if it has changed since, nobody can tell.
+        fits = last < first.tid
+    if not fits:
+        raise StorageError(
+            f"{changes.name()}: these changes, which begin at {tid_repr(first.tid)}, are not changes of {base.name()},"
+            f" which ends at {tid_repr(last)}"
+        )
+    return first
 
 
 def _load_cached(storage: Loads) -> _Load:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.contract.storages import commit
+from tests.contract.storages import Txn, commit
 from zeo_core.errors import ConflictError, POSKeyError, ReadOnlyError, StorageClosedError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id, successor, tid_from_time, unpack_id
 from zeo_core.transaction import HistoryEntry, ObjectWrite, PreparedTransaction, Revision, TransactionMetadata
@@ -183,17 +183,63 @@ def test_the_mark_of_the_border_is_the_changes_own_business() -> None:
     assert [transaction.tid for transaction in changes.transactions()] == [successor(first), *one.tids, *two.tids]
 
 
-def test_changes_that_do_not_begin_at_this_base_are_refused(tmp_path: Path) -> None:
-    changes = MappingStorage()
+def test_changes_that_were_not_made_over_this_base_are_refused() -> None:
+    changes, base = MappingStorage(), MappingStorage()
     commit(changes, {A: b"a"})
-    base = MappingStorage()
     commit(base, {A: b"later"})
-    with pytest.raises(StorageError, match="before the base's end"):
+    with pytest.raises(StorageError, match="are not changes of"):
         DemoStorage(base=base, changes=changes)
     with pytest.raises(StorageError, match="cannot be base and changes"):
         DemoStorage(base=base, changes=base)
     with pytest.raises(StorageError, match="cannot take the changes"):
         DemoStorage(base=base, changes=Foreign(changes))  # type: ignore[arg-type]
+
+
+def test_a_base_that_is_older_than_the_changes_take_it_for_is_refused() -> None:
+    base, changes = MappingStorage(), MappingStorage()
+    commit(base, {A: b"a"})
+    commit(DemoStorage(base=base, changes=changes), {B: b"b"})
+    with pytest.raises(StorageError, match="are not changes of Mapping Storage, which ends at"):
+        DemoStorage(base=MappingStorage(), changes=changes)
+
+
+def test_undoing_a_change_brings_back_the_bases_data() -> None:
+    base = MappingStorage()
+    first = commit(base, {A: b"a"})
+    write(base, {B: b"b"})
+    write(base, {B: None})
+    demo = DemoStorage(base=base)
+    second = write(demo, {A: b"changed", B: b"again", C: b"new"})
+    assert [entry.tid for entry in demo.undo_log()] == [second]
+    assert [line["size"] for line in demo.undoLog(0, 5)] == [len(b"changedagainnew")]
+    txn = Txn()
+    demo.tpc_begin(txn)
+    assert sorted(demo.undo(demo.undoLog(0, 1)[0]["id"], txn)[1]) == [A, B, C]
+    demo.tpc_vote(txn)
+    undone = demo.tpc_finish(txn)
+    assert demo.load(A) == (b"a", undone)
+    for oid in (B, C):
+        with pytest.raises(POSKeyError):
+            demo.load(oid)
+    assert demo.load_before(A, second) == (b"a", first, second)
+
+
+def test_objects_and_last_transactions_are_walked_over_both() -> None:
+    base = MappingStorage()
+    tids = [commit(base, {A: b"a"}), commit(base, {C: b"c"})]
+    demo = DemoStorage(base=base)
+    assert [tid for tid, _ in demo.lastInvalidations(5)] == tids
+    tids += [commit(demo, {B: b"b"}), write(demo, {A: None}), commit(demo, {D: b"d"})]
+    for count in range(7):
+        assert [tid for tid, _ in demo.lastInvalidations(count)] == (tids[-count:] if count else [])
+    walked: list[tuple[Oid, bytes]] = []
+    following: Oid | None = ZERO_TID
+    while following is not None:
+        oid, _, data, following = demo.record_iternext(following)
+        walked.append((oid, data))
+    assert walked == [(B, b"b"), (C, b"c"), (D, b"d")]
+    with pytest.raises(StorageError, match="cannot be walked"):
+        DemoStorage(base=Foreign(base)).record_iternext()
 
 
 def test_new_oids_are_above_those_of_base_and_changes(tmp_path: Path) -> None:
