@@ -12,14 +12,13 @@ from zeo_server import config
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "zeod.conf.example"
 REFERENCE = ROOT / "docs" / "reference" / "configuration.md"
-SECTIONS = ("zeo", "filestorage", "mappingstorage", "demostorage")
+SECTIONS = ("zeo", "filestorage", "mappingstorage", "demostorage", "blobstorage")
 
 # accepted or refused by zeod, and without effect: the reference tells of them, the example does not show them
 WITHOUT_EFFECT = {
     "authentication-database",
     "authentication-protocol",
     "authentication-realm",
-    "blob-dir",
     "client-conflict-resolution",
     "invalidation-age",
     "monitor-address",

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ZConfig
@@ -56,12 +56,16 @@ _REMOVED_KEYS = ("monitor_address", "authentication_protocol", "authentication_d
 
 @dataclass(frozen=True, slots=True)
 class StorageSection:
-    """A storage to open: its name for clients ("" if none was given), what it is in a word, and how to open it."""
+    """A storage to open: its name for clients ("" if none was given), what it is in a word, and how to open it.
+
+    `with_blobs` returns the same one with a directory for blobs, where that is possible.
+    """
 
     name: str
     what: str
     open: Callable[[], ServedStorage]
     warnings: tuple[str, ...] = ()
+    with_blobs: "Callable[[str], StorageSection] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def numbered(storages: Sequence[StorageSection], path: str) -> tuple[StorageSect
         if name in named:
             detail = "" if storage.name and named[name].name else f" (a storage without a name is {DEFAULT_STORAGE!r})"
             raise ConfigurationError(f"{path}: two storages have the name {name!r}{detail}")
-        named[name] = StorageSection(name, storage.what, storage.open, storage.warnings)
+        named[name] = replace(storage, name=name)
     return tuple(named.values())
 
 
@@ -137,31 +141,45 @@ def address_value(text: str) -> Address:
     return str(host), int(port)
 
 
-def file_storage(name: str, path: str, *, create: bool = False, read_only: bool = False) -> StorageSection:
+def file_storage(
+    name: str, path: str, *, create: bool = False, read_only: bool = False, blob_dir: str | None = None
+) -> StorageSection:
     """Return the section for a FileStorage."""
-    return StorageSection(name, path, lambda: _open_file(path, create=create, read_only=read_only))
+
+    def with_blobs(directory: str) -> StorageSection:
+        return file_storage(name, path, create=create, read_only=read_only, blob_dir=directory)
+
+    return StorageSection(
+        name,
+        path,
+        lambda: _open_file(path, create=create, read_only=read_only, blob_dir=blob_dir),
+        (f"{path}: clients cannot store or load blobs over the network yet",) if blob_dir else (),
+        with_blobs=None if blob_dir else with_blobs,
+    )
 
 
-def _open_file(path: str, *, create: bool, read_only: bool) -> FileStorage:
+def _open_file(path: str, *, create: bool, read_only: bool, blob_dir: str | None) -> FileStorage:
     """Open a file. `create` stays in a configuration and is read at each start: at the second, the file has data."""
     if create and os.path.exists(path) and os.path.getsize(path) >= MAGIC_SIZE:
         _log.warning("%s: has data, and is opened as it is; `create` has no effect", path)
         create = False
-    return FileStorage(path, create=create, read_only=read_only)
+    return FileStorage(path, create=create, read_only=read_only, blob_dir=blob_dir)
 
 
 def file_storage_section(section: Any) -> StorageSection:
     """Make the section of a <filestorage>. What it would be unsafe to ignore is an error."""
-    for key in ("blob-dir", "quota"):
-        if getattr(section, key.replace("-", "_")):
-            raise ValueError(f"<filestorage>: {key} is not supported yet")
+    if section.quota:
+        raise ValueError("<filestorage>: quota is not supported yet")
     if section.create and section.read_only:
         raise ValueError("<filestorage>: create and read-only exclude each other")
-    name = section.getSectionName() or ""
-    made = file_storage(name, section.path, create=section.create, read_only=section.read_only)
-    if section.packer:
-        return StorageSection(made.name, made.what, made.open, (f"{section.path}: packer has no effect",))
-    return made
+    made = file_storage(
+        section.getSectionName() or "",
+        section.path,
+        create=section.create,
+        read_only=section.read_only,
+        blob_dir=section.blob_dir,
+    )
+    return replace(made, warnings=(*made.warnings, f"{section.path}: packer has no effect")) if section.packer else made
 
 
 def mapping_storage_section(section: Any) -> StorageSection:
@@ -198,9 +216,13 @@ def _open_demo(name: str | None, base: StorageSection | None, changes: StorageSe
         return storage
 
 
-def blob_storage_section(_section: Any) -> StorageSection:
-    """Refuse a <blobstorage>: to serve its storage without the blobs would be unsafe."""
-    raise ValueError("<blobstorage> is not supported yet")
+def blob_storage_section(section: Any) -> StorageSection:
+    """Make the section of a <blobstorage>: the <filestorage> in it, with a directory for blobs."""
+    inner: StorageSection = section.storage
+    if inner.with_blobs is None:
+        raise ValueError("<blobstorage>: only a <filestorage> without blob-dir can be given one")
+    made = inner.with_blobs(section.blob_dir)
+    return replace(made, name=section.getSectionName() or "", warnings=(*inner.warnings, *made.warnings))
 
 
 def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:

@@ -7,6 +7,7 @@ import pytest
 from tests.contract.storages import commit
 from zeo_core.errors import ConfigurationError, StorageError
 from zeo_core.ids import ROOT_OID, ZERO_TID
+from zeo_core.storage import HasBlobs
 from zeo_server.config import Configuration, StorageSection, file_storage, load, numbered, parse_address
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
@@ -160,13 +161,15 @@ def test_storages_are_opened_as_configured() -> None:
         (STORAGE, "no values for section type 'zeo'"),
         (ZEO + "<filestorage>\n</filestorage>", "no values for 'path'"),
         (ZEO + "<filestorage>\npath nowhere/Data.fs\n</filestorage>", "nowhere/Data.fs does not exist"),
-        (ZEO + "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>", "blob-dir is not supported yet"),
         (ZEO + "<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
         (
             ZEO + "<filestorage>\npath Data.fs\ncreate on\nread-only on\n</filestorage>",
             "create and read-only exclude each other",
         ),
-        (ZEO + f"<blobstorage>\nblob-dir blobs\n{STORAGE}</blobstorage>", "<blobstorage> is not supported yet"),
+        (
+            ZEO + f"<blobstorage>\nblob-dir blobs\n{STORAGE}</blobstorage>",
+            "<blobstorage>: only a <filestorage> without blob-dir",
+        ),
         (ZEO + STORAGE + STORAGE, "two storages have the name '1' (a storage without a name is '1')"),
         (ZEO + STORAGE + "<mappingstorage 1>\n</mappingstorage>", "two storages have the name '1'"),
         (ZEO + "<dustystorage>\n</dustystorage>", "dustystorage"),
@@ -295,3 +298,26 @@ def test_a_demo_storage_that_cannot_be_opened_leaves_nothing_open() -> None:
     with pytest.raises(StorageError, match=r"changes\.fs"):
         section.open()
     FileStorage("Data.fs").close()  # its lock is free
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<filestorage main>\npath Data.fs\nblob-dir blobs\n</filestorage>",
+        "<blobstorage main>\nblob-dir blobs\n<filestorage>\npath Data.fs\npacker x\n</filestorage>\n</blobstorage>",
+    ],
+)
+def test_a_directory_for_blobs(text: str) -> None:
+    [section] = loaded(ZEO + text).storages
+    assert (section.name, section.what) == ("main", "Data.fs")
+    assert "Data.fs: clients cannot store or load blobs over the network yet" in section.warnings
+    assert ("Data.fs: packer has no effect" in section.warnings) == ("packer" in text)
+    storage = section.open()
+    assert isinstance(storage, HasBlobs)
+    storage.close()
+    assert Path("blobs").is_dir()
+
+
+def test_a_directory_for_blobs_is_given_once() -> None:
+    file = "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>"
+    assert "<blobstorage>: only a" in refused(ZEO + f"<blobstorage>\nblob-dir others\n{file}\n</blobstorage>")
