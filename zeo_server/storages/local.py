@@ -48,6 +48,9 @@ __all__ = [
 MAX_METADATA_BYTES = 0xFFFF
 """The longest user, description or extension: Data.fs keeps their lengths in two bytes, other storages follow."""
 
+_RECORD_OVERHEAD_BYTES = 50
+"""What an object takes in Data.fs beside its data."""
+
 _LAST_OID = 2**64 - 1
 
 
@@ -378,7 +381,7 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         check_writable([prepared])
         if prepared.tid is not None:
             tid_for(prepared, self._last_tid, 0.0)
-        self.check_room(sum(len(write.data or b"") for write in prepared.writes))
+        self.check_room(sum(len(write.data or b"") + _RECORD_OVERHEAD_BYTES for write in prepared.writes))
         pending.voted = True
         return list(dict.fromkeys(pending.resolved))
 

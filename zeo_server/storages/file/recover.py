@@ -63,8 +63,12 @@ class _Tail(NamedTuple):
     fault: str
 
 
-def read_contents(reader: Reader, *, read_only: bool, before_cut: BeforeCut | None = None) -> Contents:
+def read_contents(
+    reader: Reader, *, read_only: bool, before_cut: BeforeCut | None = None, stop: Tid | None = None
+) -> Contents:
     """Find out what is in the file, and cut off a torn tail unless `read_only`; `before_cut` may look at it first.
+
+    With `stop` the file is taken to end before the first transaction that has this tid or a later one.
 
     FileFormatError if the file is no Data.fs or is damaged before its end.
     """
@@ -75,7 +79,9 @@ def read_contents(reader: Reader, *, read_only: bool, before_cut: BeforeCut | No
     if magic not in MAGICS:
         raise FileFormatError(reader.path, 0, f"no Data.fs: it starts with {magic!r}")
     index, start, last_tid = _saved_index(reader, size) or (Index(), MAGIC_SIZE, ZERO_TID)
-    tail = _Scan(reader, size, index).run(start, last_tid)
+    if stop is not None and last_tid >= stop:
+        index, start, last_tid = Index(), MAGIC_SIZE, ZERO_TID
+    tail = _Scan(reader, size, index).run(start, last_tid, stop)
     if tail.fault and not read_only:
         if before_cut is not None:
             before_cut(reader, tail.end)
@@ -166,14 +172,16 @@ class _Scan:
         self._size = size
         self._index = index
 
-    def run(self, position: int, last_tid: Tid) -> _Tail:
-        """Add everything from `position` on to the index, up to the end or a torn tail."""
+    def run(self, position: int, last_tid: Tid, stop: Tid | None = None) -> _Tail:
+        """Add everything from `position` on to the index, up to the end, a torn tail or the first tid from `stop` on."""
         while position < self._size:
             header = self._header(position)
             fault = self._fault(position, header)
             if fault or header is None:
                 self._check_tail(position, last_tid, header, fault)
                 return _Tail(position, last_tid, fault)
+            if stop is not None and header.tid >= stop:
+                break
             if header.status != STATUS_UNDONE:
                 self._index.update(record_positions(self._path, self._window, header))
             if header.tid <= last_tid:

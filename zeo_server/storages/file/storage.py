@@ -74,27 +74,38 @@ class FileStorage(LoggedStorage):
         create: bool = False,
         read_only: bool = False,
         blob_dir: str | os.PathLike[str] | None = None,
+        stop: Tid | None = None,
+        quota: int | None = None,
+        pack_gc: bool = True,
+        pack_keep_old: bool = True,
     ) -> None:
         """Open the file at `path`; one that is missing is made, unless `read_only`.
 
         A missing file whose index or earlier version (.old, .pack) is there is taken for lost, not for new, and
         refused: `create` says that a new one is wanted all the same. `create` never replaces a file with data.
         With `blob_dir` it becomes a BlobFileStorage.
+
+        `stop` opens the file as it was before that tid, read-only. `quota` is the size in bytes that the file is not
+        to grow over: a vote for more gets a StorageFullError. `pack_gc` and `pack_keep_old` say whether a pack drops
+        unreachable objects, and whether it keeps the file as it was, where it is not told.
         """
         self._path = os.path.abspath(path)
         super().__init__(self._path, read_only=read_only)
         if create and read_only:
             raise StorageError(f"{self._path}: a file cannot be created and read-only")
+        if stop is not None and not read_only:
+            raise StorageError(f"{self._path}: a file can be opened as of a past time only read-only")
+        self._quota = quota
         self._write_lock = Lock()
         self._switch_lock = Lock()  # held to publish and to go over to a packed file; inside the write lock, if both
         self._pack_run: PackRun | None = None
-        self._pack_gc, self._pack_keep_old = True, True
+        self._pack_gc, self._pack_keep_old = pack_gc, pack_keep_old
         self._lock_file = None if read_only else _lock(self._path)
         try:
             if not read_only:
                 clear_leftovers(self._path)
             reader, contents, writer = _open(
-                self._path, create=create, read_only=read_only, before_cut=self._before_cut
+                self._path, create=create, read_only=read_only, before_cut=self._before_cut, stop=stop
             )
         except BaseException as error:
             self._unlock()
@@ -142,7 +153,9 @@ class FileStorage(LoggedStorage):
         return self._opened().end
 
     def check_room(self, byte_count: int) -> None:
-        """Raise StorageFullError unless the file system has room for `byte_count` bytes of data and their headers."""
+        """Raise StorageFullError unless quota and file system have room for `byte_count` bytes and their headers."""
+        if self._quota is not None and self.byte_size() + byte_count > self._quota:
+            raise StorageFullError(self._path, f"{byte_count} bytes to store would exceed the quota of {self._quota}")
         status = os.statvfs(self._path)
         free = status.f_bavail * status.f_frsize
         if free < byte_count + _ROOM_SLACK_BYTES:
@@ -326,11 +339,13 @@ def _holder(lock_path: str) -> str:
     return f"process {content}" if content else ""
 
 
-def _open(path: str, *, create: bool, read_only: bool, before_cut: BeforeCut) -> tuple[Reader, Contents, Writer | None]:
+def _open(
+    path: str, *, create: bool, read_only: bool, before_cut: BeforeCut, stop: Tid | None
+) -> tuple[Reader, Contents, Writer | None]:
     if not read_only:
         _make_if_missing(path, create)
     reader = Reader(path, Descriptor(path, os.O_RDONLY))
-    contents = read_contents(reader, read_only=read_only, before_cut=before_cut)
+    contents = read_contents(reader, read_only=read_only, before_cut=before_cut, stop=stop)
     if read_only:
         return reader, contents, None
     # A descriptor of its own: readers' descriptors cannot write, whatever happens.
