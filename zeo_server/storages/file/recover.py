@@ -173,7 +173,7 @@ class _Scan:
         self._index = index
 
     def run(self, position: int, last_tid: Tid, stop: Tid | None = None) -> _Tail:
-        """Add everything from `position` on to the index, up to the end, a torn tail or the first tid from `stop` on."""
+        """Add everything from `position` on to the index, up to the end, a torn tail or the tid `stop`."""
         while position < self._size:
             header = self._header(position)
             fault = self._fault(position, header)
