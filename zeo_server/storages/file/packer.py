@@ -39,6 +39,7 @@ from zeo_server.storages.file.writer import failure
 
 __all__ = ["Ask", "Packing", "Say", "main"]
 
+_OWNER_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 _NICENESS = 5
 _SMALL_BYTES = 256 << 10  # what may be left to copy while commits wait: a millisecond's work
 _MAX_ROUNDS = 20  # commits that come faster than they can be copied must wait in the end
@@ -61,10 +62,18 @@ class Packing:
         self._reader = Reader(path, Descriptor(path, os.O_RDONLY))
         # Exclusively: a file of this name would be another packer's.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        self._output = Output(path + ".pack", Descriptor(path + ".pack", flags))
-        self._index_file = Descriptor(path + ".pack.index", flags)
+        self._files = {name: Descriptor(name, flags) for name in (path + ".pack", path + ".pack.index")}
+        self._output = Output(path + ".pack", self._files[path + ".pack"])
+        self._index_file = self._files[path + ".pack.index"]
         self._as_of = AsOf.empty()
         self._examined_end = 0
+
+    def discard(self) -> None:
+        """Remove what was written, unless the names are others' by now: the owner has gone, another may be there."""
+        for path, descriptor in self._files.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(path), os.fstat(descriptor.fd)):
+                    os.unlink(path)
 
     def run(self, end: int) -> None:
         """Pack a file that is committed up to `end`."""
@@ -153,8 +162,8 @@ class Packing:
 
 
 def _say(*line: Any) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    # not through sys.stdout, which would try again at exit if the owner has gone
+    os.write(1, json.dumps(line).encode() + b"\n")
 
 
 def _answer() -> Any:
@@ -180,18 +189,26 @@ def _tell(error: Exception, path: str) -> None:
 
 def main() -> int:
     """Run the program; the owner's lines come by standard input."""
-    # EOFError, BrokenPipeError: the owner has gone, and there is nobody to tell
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    with contextlib.suppress(*_OWNER_GONE):
         _, path, tid, gc, end = _answer()
-        with contextlib.suppress(OSError):
-            os.nice(_NICENESS)
         try:
-            Packing(path, bytes.fromhex(tid), gc=gc, say=_say, ask=_ask).run(end)
-        except (EOFError, BrokenPipeError):
+            _pack(path, bytes.fromhex(tid), end, gc=gc)
+        except _OWNER_GONE:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the owner must hear of it
             _tell(error, path)
     return 0
+
+
+def _pack(path: str, tid: Tid, end: int, *, gc: bool) -> None:
+    packing = Packing(path, tid, gc=gc, say=_say, ask=_ask)
+    try:
+        packing.run(end)
+    except _OWNER_GONE:
+        packing.discard()
+        raise
 
 
 if __name__ == "__main__":

@@ -65,8 +65,8 @@ def test_large_rests_take_rounds(tmp_path: Path) -> None:
     assert Owner(tmp_path / "Data.fs", file, grow).pack(2) == ["end?", "end?", "ready", "done"]
 
 
-def void(_: object) -> None:
-    """Take a value and return nothing."""
+def void(*_: object) -> None:
+    """Take anything and return nothing."""
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -110,3 +110,21 @@ def test_the_program_says_what_went_wrong(tmp_path: Path) -> None:
     assert ended.stdout.startswith(b'["error", "StorageError", ["')
     assert b"No such file" in ended.stdout
     assert ended.stderr == b""
+
+
+def test_an_orphan_removes_its_files_but_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    path.write_bytes(linked_and_not().content)
+    for replaced in (False, True):
+
+        def gone(*_: object) -> int:
+            if replaced:  # noqa: B023 - called before the next turn
+                (tmp_path / "Data.fs.pack").unlink()
+                (tmp_path / "Data.fs.pack").write_bytes(b"another packer's")
+            raise EOFError
+
+        packing = Packing(str(path), pack_id(2), gc=True, say=void, ask=gone)
+        with pytest.raises(EOFError):
+            packing.run(path.stat().st_size)
+        packing.discard()
+        assert {name.name for name in tmp_path.iterdir()} == {"Data.fs"} | ({"Data.fs.pack"} if replaced else set())
