@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.contract.storages import Txn, commit
-from zeo_core.errors import ConflictError, POSKeyError, ReadConflictError
-from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor
+from zeo_core.errors import ConflictError, MultipleUndoErrors, POSKeyError, ReadConflictError
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor, unpack_id
 from zeo_core.transaction import Revision
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
+Storage = FileStorage | MappingStorage | DemoStorage
 OIDS = [pack_id(number) for number in (0, 1, 2, 0xFFFF, 0x10000, 0x10001)]
 oids = st.sampled_from(OIDS)
 contents = st.dictionaries(oids, st.binary(min_size=1, max_size=12), max_size=4)
@@ -35,11 +36,11 @@ class StorageModel(RuleBasedStateMachine):
         self.file = FileStorage(self.directory / "Data.fs")
         self.mapping = MappingStorage()
         self.demo = DemoStorage()
-        self.committed: list[dict[Oid, bytes]] = []
+        self.committed: list[dict[Oid, bytes | None]] = []
         self.tids: dict[str, list[Tid]] = {"file": [], "mapping": [], "demo": []}
 
     @property
-    def storages(self) -> list[tuple[FileStorage | MappingStorage | DemoStorage, list[Tid]]]:
+    def storages(self) -> list[tuple[Storage, list[Tid]]]:
         return [(self.file, self.tids["file"]), (self.mapping, self.tids["mapping"]), (self.demo, self.tids["demo"])]
 
     def history(self, oid: Oid) -> list[int]:
@@ -59,7 +60,60 @@ class StorageModel(RuleBasedStateMachine):
         for storage, tids in self.storages:
             serials = {oid: self.serial(oid, tids) for oid in data}
             tids.append(commit(storage, data, serials, txn=Txn(user)))
-        self.committed.append(data)
+        self.committed.append(dict(data))
+
+    def data_before(self, oid: Oid, number: int) -> bytes | None:
+        """Return the object's data before a transaction, None if it did not exist."""
+        return next((data[oid] for data in reversed(self.committed[:number]) if oid in data), None)
+
+    def finish(self, storage: Storage, txn: Txn) -> Tid:
+        assert not storage.tpc_vote(txn)
+        return storage.tpc_finish(txn)
+
+    @rule(number=numbers)
+    def undo(self, number: int) -> None:
+        number = -1 - number % min(len(self.committed), 4)
+        undone = self.committed[number]
+        number += len(self.committed)
+        possible = all(self.data_before(oid, len(self.committed)) == data for oid, data in undone.items())
+        for storage, tids in self.storages:
+            txn = Txn()
+            storage.tpc_begin(txn)
+            if possible:
+                _, oids = storage.undo(tids[number], txn)
+                assert set(oids) == set(undone)
+                tids.append(self.finish(storage, txn))
+            else:
+                with pytest.raises(MultipleUndoErrors):
+                    storage.undo(tids[number], txn)
+                storage.tpc_abort(txn)
+        if possible:
+            self.committed.append({oid: self.data_before(oid, number) for oid in undone})
+
+    @rule(oid=oids)
+    def delete(self, oid: Oid) -> None:
+        if not self.history(oid):
+            return
+        for storage, tids in self.storages:
+            txn = Txn()
+            storage.tpc_begin(txn)
+            storage.deleteObject(oid, self.serial(oid, tids), txn)
+            tids.append(self.finish(storage, txn))
+        self.committed.append({oid: None})
+
+    @rule(data=contents, hint=numbers, back=st.booleans())
+    def restore(self, data: dict[Oid, bytes], hint: int, back: bool) -> None:
+        hint %= len(self.committed)
+        known = {oid: old for oid, old in self.committed[hint].items() if back}
+        for storage, tids in self.storages:
+            tid = pack_id(unpack_id(tids[-1]) + 100)  # not the next: a border of the demo's may come between
+            txn = Txn()
+            storage.tpc_begin(txn, tid)
+            for oid, record in {**data, **known}.items():
+                storage.restore(oid, tid, record, "", tids[hint], txn)
+            assert self.finish(storage, txn) == tid
+            tids.append(tid)
+        self.committed.append({**data, **known})
 
     @rule(data=contents, oid=oids, back=st.integers(2, 4))
     def conflict(self, data: dict[Oid, bytes], oid: Oid, back: int) -> None:
@@ -99,6 +153,11 @@ class StorageModel(RuleBasedStateMachine):
             else:
                 at = seen[-1]
                 tid, data = tids[history[at]], self.committed[history[at]][oid]
+                if data is None:
+                    for call in (storage.load_before, storage.load_serial):
+                        with pytest.raises(POSKeyError):
+                            call(oid, before if call == storage.load_before else tid)
+                    continue
                 end = tids[history[at + 1]] if at + 1 < len(history) else None
                 assert storage.load_before(oid, before) == Revision(data, tid, end)
                 assert storage.load_serial(oid, tid) == data
@@ -143,4 +202,4 @@ class StorageModel(RuleBasedStateMachine):
 
 
 TestStorageModel = StorageModel.TestCase
-TestStorageModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestStorageModel.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
