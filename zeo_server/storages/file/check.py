@@ -128,14 +128,16 @@ class Check:
         # The loop that the speed of a check depends on: local names, no call for a record that is as it should be.
         unpack, window, dense = _HEADER.unpack_from, self._walk.window, self._positions.dense
         start, tid, status = header.position, header.tid, header.status
-        counted = status != STATUS_UNDONE
+        counted, count = status != STATUS_UNDONE, 0
         position, end = header.records_start, header.records_end
-        data, base = window.data, window.start
+        data, base, room = window.data, window.start, len(dense)
+        last = base + len(data) - _READ_AHEAD
         while position < end:
-            offset = position - base
-            if offset < 0 or offset + _READ_AHEAD > len(data):
-                offset = window.offset(position, _READ_AHEAD)
+            if not base <= position <= last:
+                window.offset(position, _READ_AHEAD)
                 data, base = window.data, window.start
+                last = base + len(data) - _READ_AHEAD
+            offset = position - base
             if position + DATA_HEADER_SIZE >= end:
                 self._fault(position, f"the transaction at byte {start} ends inside a data header")
                 return
@@ -145,20 +147,20 @@ class Check:
                 return
             if serial != tid:
                 self._fault(position, f"a record with the tid {tid_repr(serial)} in transaction {tid_repr(tid)}")
-            if oid >= len(dense):
-                self._positions.set(oid, 0)
-            known = dense[oid] if oid < len(dense) else self._positions.get(oid)
+            known = dense[oid] if oid < room else self._positions.get(oid)
             if previous != known:
                 self._check_previous(position, header, oid, previous, known)
             if not size:
                 self._check_back(position, oid, int.from_bytes(data[offset + DATA_HEADER_SIZE : offset + _READ_AHEAD]))
             if counted:
-                if oid < len(dense):
+                if oid < room:
                     dense[oid] = position
                 else:
                     self._positions.set(oid, position)
-            self.records += 1
+                    room = len(dense)
+            count += 1
             position += DATA_HEADER_SIZE + (size or LENGTH_SIZE)
+        self.records += count
         if position != end:
             self._fault(start, f"the records of the transaction end at byte {position}, itself at byte {end}")
 

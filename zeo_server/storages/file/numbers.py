@@ -4,8 +4,11 @@ A dictionary of a million oids takes some 150 MB and an index lookup half a micr
 rest that a walk does with a record.
 """
 
+import sys
 from array import array
 from collections.abc import Iterator
+from itertools import chain
+from struct import Struct
 
 from zeo_core.ids import pack_id
 from zeo_server.storages.file.index import Index
@@ -13,6 +16,8 @@ from zeo_server.storages.file.index import Index
 __all__ = ["Numbers"]
 
 _FIRST_ROOM = 1 << 16
+_POSITION = Struct("2x6s")  # the bytes of a big-endian number that an index keeps
+_NOWHERE = bytes(6)
 _PREFIX_BITS = 16  # an index's bucket has the oids that differ in their last two bytes
 
 
@@ -56,9 +61,11 @@ class Numbers:
         suffixes = [pack_id(number)[6:] for number in range(width)]
         for start in range(0, len(self.dense), width):
             block = self.dense[start : start + width]
-            # strict=False: the last block may be shorter
-            pairs = zip(suffixes, block, strict=False)
-            positions = {suffix: number.to_bytes(6, "big") for suffix, number in pairs if number}
+            if sys.byteorder == "little":
+                block.byteswap()
+            positions = dict(zip(suffixes, chain.from_iterable(_POSITION.iter_unpack(block.tobytes())), strict=False))
+            if block.count(0):
+                positions = {suffix: position for suffix, position in positions.items() if position != _NOWHERE}
             if positions:
                 index.update({pack_id(start)[:6]: positions})
         for oid, number in self._sparse.items():

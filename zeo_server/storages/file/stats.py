@@ -101,33 +101,39 @@ class Stats:
         unpack, window, names, current = _HEADER.unpack_from, self._walk.window, self._names, self._current
         dense, counts, sums, transaction_at = current.dense, self._counts, self._sums, header.position
         position, end = header.records_start, header.records_end
-        data, base = window.data, window.start
+        data, base, room = window.data, window.start, len(dense)
+        last, find = base + len(data) - _HEAD_BYTES, data.find
         while position < end:
-            offset = position - base
-            if offset < 0 or offset + _HEAD_BYTES > len(data):
-                offset = window.offset(position, _HEAD_BYTES)
+            if not base <= position <= last:
+                window.offset(position, _HEAD_BYTES)
                 data, base = window.data, window.start
+                last = base + len(data) - _HEAD_BYTES
+                find = data.find
+            offset = position - base
             oid, _, _, transaction, zero, size = unpack(data, offset)
             record_end = position + DATA_HEADER_SIZE + (size or LENGTH_SIZE)
             if transaction != transaction_at or zero or record_end > end:
                 raise FileFormatError(self.path, position, f"no data record of the transaction at {transaction_at}")
             if size:
                 start = offset + DATA_HEADER_SIZE
-                line = data.find(b"\n", start, offset + _HEAD_BYTES) + 1
-                number = names.get(data[start : data.find(b"\n", line, offset + _HEAD_BYTES) + 1], 0)
+                stop = start + _NAME_BYTES
+                number = names.get(data[start : find(b"\n", find(b"\n", start, stop) + 1, stop) + 1], 0)
                 if not number:
                     number = self._class_at(position, size)
                     data, base = window.data, window.start
+                    last = base + len(data) - _HEAD_BYTES
+                    find = data.find
                 counts[number] += 1
                 sums[number] += size
                 value = size << _CLASS_BITS | number
             else:
                 value = self._repeated(oid, position)
                 self._without_data += 1
-            if oid < len(dense):
+            if oid < room:
                 dense[oid] = value
             else:
                 current.set(oid, value)
+                room = len(dense)
             position = record_end
 
     def _class_at(self, position: int, size: int) -> int:
@@ -163,18 +169,17 @@ class Stats:
 
     def _sum_up(self) -> None:
         numbers = len(self._names_by_number)
-        objects, sizes, largest = [0] * numbers, [0] * numbers, [(0, 0)] * numbers
+        objects, sizes, largest, largest_oids = [0] * numbers, [0] * numbers, [0] * numbers, [0] * numbers
         for oid, value in self._current.items():
             number, size = value & _CLASS_MASK, value >> _CLASS_BITS
             objects[number] += 1
             sizes[number] += size
-            if size > largest[number][0]:
-                largest[number] = (size, oid)
+            if size > largest[number]:
+                largest[number] = size
+                largest_oids[number] = oid
         self.deleted = objects[_DELETED]
         self.records = self._without_data + sum(self._counts)
-        rows = zip(self._names_by_number, objects, sizes, largest, self._counts, self._sums, strict=True)
-        classes = [
-            ClassStats(name, count, size, most, oid, records, record_bytes)
-            for name, count, size, (most, oid), records, record_bytes in rows
-        ]
+        names = self._names_by_number
+        columns = zip(names, objects, sizes, largest, largest_oids, self._counts, self._sums, strict=True)
+        classes = [ClassStats(*column) for column in columns]
         self.classes = sorted(classes[_DELETED + 1 :], key=lambda one: (-one.bytes, one.name))

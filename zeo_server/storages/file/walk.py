@@ -95,10 +95,17 @@ class Walk:
             return f"no transaction header: a length of {header.length} has no room for it"
         if end + LENGTH_SIZE > self.size:
             return "the file ends inside a transaction"
-        repeated = self.window.length_at(end)
+        repeated = self._length_at(end)
         if repeated != header.length:
             return f"a transaction's lengths disagree: {header.length} at its start, {repeated} at its end"
         return header
+
+    def _length_at(self, position: int) -> int:
+        """Return the length that stands at `position`, without moving the window on before the records are read."""
+        offset = position - self.window.start
+        if 0 <= offset <= len(self.window.data) - LENGTH_SIZE:
+            return int.from_bytes(self.window.data[offset : offset + LENGTH_SIZE])
+        return int.from_bytes(os.pread(self.reader.descriptor.fd, LENGTH_SIZE, position))
 
     def _damage(self, position: int, last_tid: Tid, reason: str) -> Damage:
         end = self._next_transaction(position + 1, last_tid)
