@@ -4,13 +4,17 @@ import os
 import pickle
 import stat
 import time
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import ZODB.blob
 from ZODB.serialize import ObjectWriter
 
+from tests.server.storages.file.test_writer import file_size_limit
 from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid, pack_id
 from zeo_server.storages.blobs import BlobDirectory, BlobFile, StagedBlob, is_blob_record
@@ -207,3 +211,40 @@ def test_a_blob_record_is_told_from_others() -> None:
     assert not is_blob_record(None)
     assert not is_blob_record(b"ZODB.blob but no pickle")
     assert not is_blob_record(pickle.dumps(("about", "ZODB.blob.Blob")))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory on another file system than the tests' own."""
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        assert os.stat(directory).st_dev != os.stat(tmp_path).st_dev
+        yield Path(directory)
+
+
+def test_a_file_of_another_file_system_is_copied(blobs: BlobDirectory, elsewhere: Path) -> None:
+    (elsewhere / "source").write_bytes(b"data")
+    staging = blobs.stage()
+    staged = staging.take(str(elsewhere / "source"))
+    staging.sync()
+    assert os.listdir(elsewhere) == []
+    blobs.place([StagedBlob(staged, OID, FIRST)])
+    assert Path(blobs.load(OID, FIRST)).read_bytes() == b"data"
+
+
+def test_a_blob_that_finds_no_room_leaves_its_source(blobs: BlobDirectory, elsewhere: Path) -> None:
+    (elsewhere / "source").write_bytes(b"x" * 10_000)
+    staging = blobs.stage()
+    with file_size_limit(4096), pytest.raises(StorageError, match="File too large"):
+        staging.take(str(elsewhere / "source"))
+    staging.sync()
+    staging.discard()
+    assert os.listdir(elsewhere) == ["source"]
+    assert os.listdir(blobs.temp_dir) == []
+
+
+def test_an_open_file_is_copied(blobs: BlobDirectory) -> None:
+    staging = blobs.stage()
+    staged = staging.copy(BytesIO(b"data"))
+    staging.sync()
+    blobs.place([StagedBlob(staged, OID, FIRST)])
+    assert Path(blobs.load(OID, FIRST)).read_bytes() == b"data"
