@@ -14,11 +14,11 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self, cast
 
 from zeo_core.errors import POSKeyError, StorageClosedError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, pack_id, successor, tid_repr, unpack_id
-from zeo_core.storage import Announce, Commits, Iterates, Loads, LoadsCached, ServedStorage, WrittenGroup
+from zeo_core.storage import Announce, Commits, HasBlobs, Iterates, Loads, LoadsCached, ServedStorage, WrittenGroup
 from zeo_core.transaction import (
     HistoryEntry,
     PreparedTransaction,
@@ -62,6 +62,17 @@ class DemoStorage(LoggedStorage):
 
     Changes have to be reopened over the base that they were made over, or a later state of it.
     """
+
+    def __new__(
+        cls, _name: object = None, base: object = None, changes: object = None, *_flags: object, **_options: object
+    ) -> Self:
+        """Make a BlobDemoStorage if the changes have blobs, or, where none are given, if the base has."""
+        if cls is DemoStorage and isinstance(base if changes is None else changes, HasBlobs):
+            # Here, since that one's base is this class.
+            from zeo_server.storages.demo_blobs import BlobDemoStorage
+
+            return cast(Self, super().__new__(BlobDemoStorage))
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -224,7 +235,7 @@ class DemoStorage(LoggedStorage):
 
     def push(self, changes: ServedStorage | None = None) -> "DemoStorage":
         """Return a storage over this one, for changes on top that `pop` throws away; this one stays open below it."""
-        return type(self)(base=self, changes=changes, close_base_on_close=False)
+        return DemoStorage(base=self, changes=changes, close_base_on_close=False)
 
     def pop(self) -> Loads:
         """Close the changes, and this storage, and return the base."""
