@@ -7,7 +7,7 @@ callers of this module. Everything raises OSError as the system gives it; the ca
 import os
 from collections.abc import Iterable
 
-__all__ = ["replace_file", "sync_data", "sync_directory", "sync_file", "write_file"]
+__all__ = ["replace_file", "sync_data", "sync_directory", "sync_file", "write_file", "write_new"]
 
 
 def sync_file(fd: int) -> None:
@@ -38,16 +38,26 @@ def replace_file(source: str, target: str) -> None:
     sync_directory(target)
 
 
+def write_new(path: str, blocks: Iterable[bytes]) -> None:
+    """Make a file of `blocks`, its data on disk but not yet its name; on failure it is gone."""
+    try:
+        with open(path, "wb") as file:
+            file.writelines(blocks)
+            file.flush()
+            sync_file(file.fileno())
+    except BaseException:
+        if os.path.exists(path):
+            os.unlink(path)
+        raise
+
+
 def write_file(path: str, blocks: Iterable[bytes], temporary: str) -> None:
     """Replace `path` by a file made of `blocks`: a crash leaves the old file or the new one, never a part.
 
     The new file is built under the name `temporary` in the same directory, which is gone afterwards, also on failure.
     """
+    write_new(temporary, blocks)
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(blocks)
-            file.flush()
-            sync_file(file.fileno())
         replace_file(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

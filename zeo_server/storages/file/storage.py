@@ -38,6 +38,7 @@ from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.pack import Finish, PackRun, Replacement, clear_leftovers
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import BeforeCut, Contents, read_contents
+from zeo_server.storages.file.saving import IndexSaver
 from zeo_server.storages.file.writer import FileGroup, Writer, failure
 from zeo_server.storages.local import check_writable
 from zeo_server.storages.logged import LoggedStorage
@@ -46,7 +47,7 @@ __all__ = ["FileStorage"]
 
 logger = logging.getLogger(__name__)
 
-_SAVE_INDEX_AFTER_BYTES = 64 << 20  # an opening that had to scan more than this saves the index at once
+_SAVE_INDEX_AFTER_BYTES = 64 << 20  # an opening scans this much in a second or so; more than it is not left to scan
 _ROOM_SLACK_BYTES = 1 << 20  # headers, the directory's and file system's own needs
 _REMAINS = (".index", ".old", ".pack")
 
@@ -117,9 +118,15 @@ class FileStorage(LoggedStorage):
         self._writer = writer
         self._last_tid = contents.last_tid
         self._oids.pass_by([contents.index.highest_oid()])
-        self._saved_end = contents.end - contents.scanned
-        if contents.scanned > _SAVE_INDEX_AFTER_BYTES:
-            self._save_index()
+        self._index_saver = IndexSaver(
+            self._path + ".index",
+            contents.end - contents.scanned,
+            _SAVE_INDEX_AFTER_BYTES,
+            self._switch_lock,
+            lambda: self._generation,
+        )
+        if contents.scanned > _SAVE_INDEX_AFTER_BYTES and not read_only:
+            self._index_saver.save()
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the newest revision written before `tid`, None if there was none yet; POSKeyError if unknown."""
@@ -186,7 +193,9 @@ class FileStorage(LoggedStorage):
         if not isinstance(group, FileGroup):
             raise TypeError(f"{group!r} was not written by a FileStorage")
         with self._switch_lock:
-            self._opened().add(group)
+            generation = self._opened()
+            generation.add(group)
+        self._index_saver.grown(generation.end)
         self._announce(zip(group.tids, group.oids, strict=True), announce)
 
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
@@ -250,7 +259,7 @@ class FileStorage(LoggedStorage):
         self._writer = Writer(self._path, new.descriptor, writer.end - new.distance, writer.last_tid)
         if new.fault:
             self._writer.close(new.fault)
-        self._saved_end = 0
+        self._index_saver.forget()
 
     def close(self) -> None:
         """Save the index and let go of the file; waits for a write in progress."""
@@ -259,8 +268,8 @@ class FileStorage(LoggedStorage):
                 return
             if self._pack_run is not None:
                 self._pack_run.stop("the storage was closed")
-            if not self._read_only and self._saved_end != self._generation.end:
-                self._save_index()
+            if not self._read_only:
+                self._index_saver.save()
             self._generation = self._writer = None
             self._unlock()
 
@@ -303,16 +312,6 @@ class FileStorage(LoggedStorage):
 
     def _refuse_closed(self) -> NoReturn:
         raise StorageClosedError(f"{self._path} is closed")
-
-    def _save_index(self) -> None:
-        """Save the index; only a warning if that fails, since without it the next opening is slow, not wrong."""
-        path, generation = self._path + ".index", self._opened()
-        try:
-            durable.write_file(path, generation.index.saved(generation.end), path + ".index_tmp")
-        except OSError as error:
-            logger.warning("%s: the index could not be saved: %s", path, error)
-        else:
-            self._saved_end = generation.end
 
     def _unlock(self) -> None:
         if self._lock_file is not None:

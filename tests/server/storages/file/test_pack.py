@@ -274,7 +274,7 @@ def test_a_crash_at_any_point_of_the_switch(
 ) -> None:
     """What the directory holds when the process dies there opens, with all that was committed; ZODB's may be empty."""
     until, _ = filled(storage)
-    storage._save_index()
+    storage._index_saver.save()
     crashed = tmp_path / "crashed"
 
     def at(function: Callable[..., None], *, then: bool) -> Callable[..., None]:
