@@ -24,7 +24,7 @@ from typing import Any
 import zc.lockfile
 
 from zeo_core.errors import FileLockedError, StorageError
-from zeo_core.ids import Tid, tid_repr
+from zeo_core.ids import MAX_TID, Tid, tid_repr
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC_SIZE, STATUS_PACKED
@@ -260,9 +260,14 @@ class Restore:
         parts = self._repository.parts
         if self._at is None:
             return self._repository.chain()
-        # The first part that reaches so far: it is the one nearest to that moment, before any later pack.
-        reaching = [number for number, part in enumerate(parts) if part.tid >= self._at]
-        return self._repository.chain(reaching[0]) if reaching else self._repository.chain()
+        # The first part that reaches so far: it is the one nearest to that moment, before any later pack. But not one
+        # that a later backup contradicts: then the file had been replaced by an earlier state of it.
+        reaching, earliest = -1, MAX_TID
+        for number, part in reversed(list(enumerate(parts))):
+            earliest = min(earliest, part.tid)
+            if self._at <= part.tid == earliest:
+                reaching = number
+        return self._repository.chain(reaching)
 
     def _cut(self, file: BufferedRandom, at: Tid) -> None:
         """Cut off the transactions after `at`."""

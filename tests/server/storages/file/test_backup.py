@@ -91,6 +91,16 @@ def test_a_pack_makes_a_full_backup_and_older_states_come_from_older_ones(tmp_pa
 FIELDS = Part.__slots__
 
 
+def test_a_history_that_was_given_up_is_not_restored(tmp_path: Path) -> None:
+    given_up = File().add((A, b"1")).add((A, b"2")).add((A, b"3"))
+    back_up(tmp_path, given_up.content)
+    lived = File().add((A, b"1")).add((A, b"other"))
+    assert kind(back_up(tmp_path, lived.content)) == "full"
+    for at in (T2, T3):
+        assert restored(tmp_path, at) == lived.content
+    assert restored(tmp_path, T1) == File().add((A, b"1")).content
+
+
 def test_what_is_damaged_is_not_restored(tmp_path: Path) -> None:
     backup = back_up(tmp_path, File().add((A, b"one")).content)
     assert backup.part is not None
