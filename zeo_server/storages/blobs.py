@@ -238,7 +238,7 @@ class BlobDirectory:
     def remove_unkept(
         self, is_kept: Callable[[Oid, Tid], bool], newest: Tid, *, keep_old: bool = False
     ) -> Iterator[tuple[int, int]]:
-        """Remove the blobs up to transaction `newest` whose record a pack did not keep: a walk of (files done, total).
+        """Remove the blobs up to transaction `newest` whose record a pack did not keep: a walk of (steps done, total).
 
         To be walked after the pack's switch (lesson B37): cut short, it leaves files that the next pack removes. Blobs
         later than `newest`, the last published tid, may wait for their mark. `keep_old` keeps all that were there
@@ -251,24 +251,28 @@ class BlobDirectory:
                 shutil.rmtree(old)
         # 16 bytes for each file: there may be millions.
         found = bytearray().join(oid + tid for oid, tid, _path in self.files() if tid <= newest)
-        total = len(found) // 16
+        done, total = 0, len(found) // 16 * (2 if keep_old else 1)
         if keep_old:
-            with _reported(old):
-                self._keep_old(old, found)
-        for number in range(total):
-            oid, tid = bytes(found[16 * number : 16 * number + 8]), bytes(found[16 * number + 8 : 16 * number + 16])
+            # All of them first: from then on there is one directory in which Data.fs.old has its blobs.
+            for oid, tid in _ids(found):
+                with _reported(old):
+                    self._keep(old, self.path_of(oid, tid))
+                done += 1
+                yield done, total
+        for oid, tid in _ids(found):
             if not is_kept(oid, tid):
                 self._remove_packed(self.path_of(oid, tid))
-            yield number + 1, total
+            done += 1
+            yield done, total
 
-    def _keep_old(self, old: str, found: bytearray) -> None:
-        os.mkdir(old)
-        shutil.copyfile(os.path.join(self.path, MARKER), os.path.join(old, MARKER))
-        for start in range(0, len(found), 16):
-            path = self.path_of(bytes(found[start : start + 8]), bytes(found[start + 8 : start + 16]))
-            target = old + path.removeprefix(self.path)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            _link_or_copy(path, target)
+    def _keep(self, old: str, path: str) -> None:
+        marker = os.path.join(old, MARKER)
+        if not os.path.exists(marker):
+            os.mkdir(old)
+            shutil.copyfile(os.path.join(self.path, MARKER), marker)
+        target = old + path.removeprefix(self.path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _link_or_copy(path, target)
 
     def _remove_packed(self, path: str) -> None:
         # No sync: a file that comes back after a power cut is one that the next pack removes.
@@ -329,6 +333,11 @@ class BlobDirectory:
                     yield oid, tid, path
             elif self.layout.level.fullmatch(name) and len(names) < self.layout.depth:
                 yield from self._files(path, (*names, name))
+
+
+def _ids(found: bytearray) -> Iterator[tuple[Oid, Tid]]:
+    for start in range(0, len(found), 16):
+        yield bytes(found[start : start + 8]), bytes(found[start + 8 : start + 16])
 
 
 @contextmanager

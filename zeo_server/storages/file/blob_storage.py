@@ -5,6 +5,7 @@ has blobs. In which order records and files come to disk is told in `zeo_server.
 """
 
 import filecmp
+import logging
 import os
 from collections.abc import Generator, Sequence
 from typing import IO, Any
@@ -21,6 +22,8 @@ from zeo_server.storages.file.recover import record_positions
 from zeo_server.storages.file.storage import FileStorage
 
 __all__ = ["BlobFileStorage", "records_from"]
+
+logger = logging.getLogger(__name__)
 
 
 def records_from(reader: Reader, position: int) -> list[tuple[Oid, Tid]]:
@@ -136,16 +139,20 @@ class BlobFileStorage(FileStorage):
     ) -> Generator[Progress, None, None]:
         """Pack step by step; after the switch, the files go that belong to no record that was kept (lesson B37).
 
-        In the phase `blobs` it is files that are counted. With `keep_old` there is a directory `.old` of all blobs as
-        they were, beside the blob directory.
+        In the phase `blobs` it is steps, one or two a file, that are counted. With `keep_old` there is a directory
+        `.old` of all blobs as they were, beside the blob directory.
         """
         before = self._opened()
         yield from super().pack_steps(until_s, gc=gc, keep_old=keep_old)
         if self._opened() is before:
             return  # there was nothing to pack
         keep_old = self._pack_keep_old if keep_old is None else keep_old
-        for done, total in self.fshelper.remove_unkept(self._has_record, self.last_tid(), keep_old=keep_old):
-            yield Progress("blobs", done, total)
+        try:
+            for done, total in self.fshelper.remove_unkept(self._has_record, self.last_tid(), keep_old=keep_old):
+                yield Progress("blobs", done, total)
+        except StorageError as error:
+            # The database is packed, whatever becomes of this.
+            logger.warning("%s: packed, but not all blobs that nothing needs are removed: %s", self.name(), error)
 
     def _has_record(self, oid: Oid, tid: Tid) -> bool:
         generation = self._opened()
@@ -155,9 +162,12 @@ class BlobFileStorage(FileStorage):
     def _undo_write(self, oid: Oid, tid: Tid, undone: bytes | None, staged: ObjectWrite | None) -> ObjectWrite:
         """Refuse to undo a blob's change if the blob was changed later; all blobs' records are alike."""
         write = super()._undo_write(oid, tid, undone, staged)
-        if staged is None and self._is_blob(undone):
-            present, committed = self.fshelper.path_of(oid, write.serial), self.fshelper.path_of(oid, tid)
-            if write.serial != tid and os.path.exists(present) and not _same(present, committed):
+        if self._is_blob(undone):
+            repeated = write.serial if staged is None else staged.data_tid
+            present = staged.blob if staged is not None else None
+            if present is None and repeated is not None:
+                present = self.fshelper.path_of(oid, repeated)
+            if present is not None and os.path.exists(present) and not _same(present, self.fshelper.path_of(oid, tid)):
                 raise UndoError("changed by a later transaction")
         return write
 

@@ -162,6 +162,26 @@ def test_undo_of_a_change_that_was_built_on_is_refused(storage: BlobFileStorage)
     assert len(files(storage)) == 3
 
 
+def test_changes_are_undone_one_after_the_other_in_one_transaction(storage: BlobFileStorage) -> None:
+    first = commit(storage, b"first")
+    second = commit(storage, b"second", serial=first)
+    third = commit(storage, b"third", serial=second)
+    transaction = begun(storage)
+    storage.undo(third, transaction)
+    storage.undo(second, transaction)
+    assert content(storage, finish(storage, transaction)) == b"first"
+
+
+def test_undo_over_a_blob_stored_in_the_same_transaction_is_refused(storage: BlobFileStorage) -> None:
+    first = commit(storage, b"first")
+    second = commit(storage, b"second", serial=first)
+    transaction = begun(storage)
+    storage.storeBlob(OID, second, RECORD, uncommitted(storage, b"third"), "", transaction)
+    with pytest.raises(UndoError):
+        storage.undo(second, transaction)
+    storage.tpc_abort(transaction)
+
+
 def test_undo_of_a_creation_and_its_undo(storage: BlobFileStorage) -> None:
     undone = undo(storage, commit(storage, b"first"))
     with pytest.raises(POSKeyError):
