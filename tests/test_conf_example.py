@@ -23,10 +23,7 @@ WITHOUT_EFFECT = {
     "invalidation-age",
     "monitor-address",
     "msgpack",
-    "pack-gc",
-    "pack-keep-old",
     "packer",
-    "quota",
 }
 
 

@@ -141,35 +141,32 @@ def address_value(text: str) -> Address:
     return str(host), int(port)
 
 
-def file_storage(
-    name: str, path: str, *, create: bool = False, read_only: bool = False, blob_dir: str | None = None
-) -> StorageSection:
-    """Return the section for a FileStorage."""
+def file_storage(name: str, path: str, **options: Any) -> StorageSection:
+    """Return the section for a FileStorage, opened with `options`, those of its constructor."""
 
     def with_blobs(directory: str) -> StorageSection:
-        return file_storage(name, path, create=create, read_only=read_only, blob_dir=directory)
+        return file_storage(name, path, **{**options, "blob_dir": directory})
 
+    has_blobs = bool(options.get("blob_dir"))
     return StorageSection(
         name,
         path,
-        lambda: _open_file(path, create=create, read_only=read_only, blob_dir=blob_dir),
-        (f"{path}: clients cannot store or load blobs over the network yet",) if blob_dir else (),
-        with_blobs=None if blob_dir else with_blobs,
+        lambda: _open_file(path, **options),
+        (f"{path}: clients cannot store or load blobs over the network yet",) if has_blobs else (),
+        with_blobs=None if has_blobs else with_blobs,
     )
 
 
-def _open_file(path: str, *, create: bool, read_only: bool, blob_dir: str | None) -> FileStorage:
+def _open_file(path: str, *, create: bool = False, **options: Any) -> FileStorage:
     """Open a file. `create` stays in a configuration and is read at each start: at the second, the file has data."""
     if create and os.path.exists(path) and os.path.getsize(path) >= MAGIC_SIZE:
         _log.warning("%s: has data, and is opened as it is; `create` has no effect", path)
         create = False
-    return FileStorage(path, create=create, read_only=read_only, blob_dir=blob_dir)
+    return FileStorage(path, create=create, **options)
 
 
 def file_storage_section(section: Any) -> StorageSection:
-    """Make the section of a <filestorage>. What it would be unsafe to ignore is an error."""
-    if section.quota:
-        raise ValueError("<filestorage>: quota is not supported yet")
+    """Make the section of a <filestorage>."""
     if section.create and section.read_only:
         raise ValueError("<filestorage>: create and read-only exclude each other")
     made = file_storage(
@@ -177,7 +174,10 @@ def file_storage_section(section: Any) -> StorageSection:
         section.path,
         create=section.create,
         read_only=section.read_only,
-        blob_dir=section.blob_dir,
+        blob_dir=section.blob_dir or None,
+        quota=section.quota,
+        pack_gc=section.pack_gc,
+        pack_keep_old=section.pack_keep_old,
     )
     return replace(made, warnings=(*made.warnings, f"{section.path}: packer has no effect")) if section.packer else made
 

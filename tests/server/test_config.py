@@ -1,11 +1,12 @@
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.contract.storages import commit
-from zeo_core.errors import ConfigurationError, StorageError
+from zeo_core.errors import ConfigurationError, StorageError, StorageFullError
 from zeo_core.ids import ROOT_OID, ZERO_TID
 from zeo_core.storage import HasBlobs
 from zeo_server.config import Configuration, StorageSection, file_storage, load, numbered, parse_address
@@ -161,7 +162,7 @@ def test_storages_are_opened_as_configured() -> None:
         (STORAGE, "no values for section type 'zeo'"),
         (ZEO + "<filestorage>\n</filestorage>", "no values for 'path'"),
         (ZEO + "<filestorage>\npath nowhere/Data.fs\n</filestorage>", "nowhere/Data.fs does not exist"),
-        (ZEO + "<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
+        (ZEO + "<filestorage>\npath Data.fs\nquota much\n</filestorage>", "much"),
         (
             ZEO + "<filestorage>\npath Data.fs\ncreate on\nread-only on\n</filestorage>",
             "create and read-only exclude each other",
@@ -228,6 +229,21 @@ def test_create_opens_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["Data.fs: has data, and is opened as it is; `create` has no effect"]
 
 
+def test_the_keys_of_a_file_are_its_options() -> None:
+    keys = "quota 4KB\npack-gc off\npack-keep-old off\nblob-dir blobs\n"
+    [section] = loaded(ZEO + f"<filestorage>\npath Data.fs\n{keys}</filestorage>").storages
+    storage = section.open()
+    assert isinstance(storage, FileStorage)
+    tid = commit(storage, {ROOT_OID: b"x" * 1000})
+    with pytest.raises(StorageFullError, match=r"Data\.fs"):
+        commit(storage, {ROOT_OID: b"x" * 4000})
+    commit(storage, {ROOT_OID: b"root"}, {ROOT_OID: tid})
+    for _ in storage.pack_steps(time.time()):
+        pass
+    assert not os.path.exists("Data.fs.old")
+    storage.close()
+
+
 DEMO = """
     <demostorage {name}>
         {key}
@@ -282,7 +298,7 @@ def test_demo_storages_in_demo_storages() -> None:
     [
         (STORAGE + STORAGE, "<demostorage>: two storages for the base"),
         ("<mappingstorage changes>\n</mappingstorage>\n" * 2, "must not be re-used"),
-        ("<filestorage>\npath Data.fs\nquota 5MB\n</filestorage>", "quota is not supported yet"),
+        ("<filestorage>\npath Data.fs\nquota much\n</filestorage>", "much"),
     ],
 )
 def test_demo_storages_that_cannot_be(parts: str, told: str) -> None:

@@ -184,7 +184,9 @@ class DemoStorage(LoggedStorage):
         self._check_open()
         self.check_not_read_only()
         check_writable(transactions)
-        unmarked = [] if self._marked else [PreparedTransaction(_BORDER, (), self._border)]
+        # A transaction that brings the border's own tid marks it as well as an empty one.
+        marked = self._marked or (len(transactions) > 0 and transactions[0].tid == self._border)
+        unmarked = [] if marked else [PreparedTransaction(_BORDER, (), self._border)]
         written = self.changes.write_group([*unmarked, *transactions])
         self._marked = True
         oids = [tuple([write.oid for write in transaction.writes]) for transaction in transactions]

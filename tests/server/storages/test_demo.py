@@ -183,6 +183,17 @@ def test_the_mark_of_the_border_is_the_changes_own_business() -> None:
     assert [transaction.tid for transaction in changes.transactions()] == [successor(first), *one.tids, *two.tids]
 
 
+def test_a_restored_transaction_may_follow_the_base_at_once() -> None:
+    base, changes = MappingStorage(), MappingStorage()
+    first = commit(base, {A: b"a"})
+    demo = DemoStorage(base=base, changes=changes)
+    second = write(demo, {A: b"b"}, successor(first))
+    assert second == successor(first)
+    for storage in (demo, DemoStorage(base=base, changes=changes)):
+        assert storage.load_before(A, second) == (b"a", first, second)
+        assert [transaction.tid for transaction in storage.transactions()] == [first, second]
+
+
 def test_changes_that_were_not_made_over_this_base_are_refused() -> None:
     changes, base = MappingStorage(), MappingStorage()
     commit(changes, {A: b"a"})
