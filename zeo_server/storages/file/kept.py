@@ -83,6 +83,10 @@ class Kept:
                 if data is not None:
                     self._follow(oid, position, self._references(oid, position, data))
 
+    def is_later(self, oid: Oid) -> bool:
+        """Tell whether there are records of an object with this oid, or a higher one, behind the boundary."""
+        return bool(self._later) and int(self._later.maxKey()) >= unpack_id(oid)
+
     def mark(self) -> Iterator[int]:
         """Follow the references of what is kept, and keep what they lead to; yields the bytes of what was read."""
         fd, unpack, unread = self._reader.descriptor.fd, DATA_HEADER.unpack_from, self._unread

@@ -274,6 +274,8 @@ class PackRun:
                 os.replace(pack + ".old", path + ".old")
         except OSError as error:
             logger.warning("%s: packed, but its index or old file is not in place: %s", path, error)
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".index")  # one of the old file, were it saved in the midst of the switch
 
     def _hear(self, packer: _Packer, timeout_s: float | None = None) -> list[Any]:
         """Return the packer's next line; its errors are raised."""

@@ -2,7 +2,8 @@
 
 Before the boundary, each record that is kept is written with its data (a back pointer may lead to what is gone) and
 without a previous record; its transaction gets the status "p". The last transaction is written even if nothing of it is
-kept: the log still shows up to where it was packed (lesson B32), and that its tid was given (lesson B24).
+kept: the log still shows up to where it was packed (lesson B32), and that its tid was given (lesson B24). And if the
+object with the highest oid is gone, its deletion is written there, lest the oid be given out again (lesson B25).
 
 Behind the boundary every transaction is written as it is, so that all of them move by one and the same distance. Only
 pointers differ: those to records behind the boundary by that distance, those to previous records before it lead to the
@@ -139,12 +140,13 @@ class PackedFile:
                     entries, shown = {}, position
                     yield position
             self._write_record(entries, oid, position, data)
-        self._finish_transaction()
         self.index.update(entries)
         last = self._as_of.last
         if last is not None and last.position != transaction:
-            self._begin_transaction(last.position)
             self._finish_transaction()
+            self._begin_transaction(last.position)
+        self._mark_highest_oid()
+        self._finish_transaction()
         self.copied_end = self._as_of.boundary
         self.distance = self._as_of.boundary - self._output.position
         yield self.copied_end
@@ -167,6 +169,16 @@ class PackedFile:
         self._output.start_over()
         self.index = Index()
         self.copied_end = self._start = 0
+
+    def _mark_highest_oid(self) -> None:
+        """Write a deletion of the highest oid if its object is gone, so that its oid is not given out again (B25)."""
+        current = self._as_of.current
+        oid = current.highest_oid()
+        if self._start and current.position(oid) and not self.index.position(oid) and not self._kept.is_later(oid):
+            entries: Entries = {}
+            add_entry(entries, oid, self._output.position)
+            self.index.update(entries)
+            self._output.append(DATA_HEADER.pack(oid, self._header.tid, 0, self._start, 0, 0) + LENGTH.pack(0))
 
     def _packed_record(self, window: Window, position: int) -> tuple[Oid, int, bytes | None]:
         """Return oid, transaction and data, its own or repeated, of the record at `position`."""

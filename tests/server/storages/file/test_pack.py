@@ -130,8 +130,22 @@ def test_the_last_tid_stays_even_if_nothing_of_it_is_kept(storage: FileStorage, 
     storage.close()
     with closing(FileStorage(tmp_path / "Data.fs")) as reopened:
         assert reopened.last_tid() == tid
-        assert [(t.tid, len(list(t.records))) for t in reopened.transactions()][-1] == (tid, 0)
+        assert [[(r.oid, r.data) for r in t.records] for t in reopened.transactions()][-1] == [(pack_id(1), None)]
         assert pack(reopened) == ["scan"]
+
+
+def test_no_oid_is_given_out_again(storage: FileStorage, tmp_path: Path) -> None:
+    commit(storage, {0: node(), 9: node()})
+    for _ in range(2):
+        pack(storage)
+        with pytest.raises(POSKeyError):
+            storage.load(pack_id(9))
+        storage.close()
+        with closing(FileStorage(tmp_path / "Data.fs")) as reopened:
+            assert reopened.new_oids(1) == [pack_id(10)]
+            commit(reopened, {0: node()})
+        storage = FileStorage(tmp_path / "Data.fs")
+    storage.close()
 
 
 def test_an_object_that_is_put_to_use_again_is_kept_where_zodb_loses_it(storage: FileStorage, tmp_path: Path) -> None:

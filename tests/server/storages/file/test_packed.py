@@ -107,15 +107,22 @@ def test_deletions_before_the_boundary_go(tmp_path: Path) -> None:
 def test_undone_transactions_behind_the_boundary_stay_and_count_for_nothing(tmp_path: Path) -> None:
     old = File().add(*objects((0, node()), (1, node(9)))).add(*objects((0, node(1))), status=b"u")
     packed = Packed(tmp_path, old, 1)
-    new = File().add(*objects((0, node())), status=b"p").add(*objects((0, node(1))), status=b"u")
+    new = File().add(*objects((0, node()), (1, 0)), status=b"p").add(*objects((0, node(1))), status=b"u")
     assert packed.content == new.content
     assert packed.file.index.position(pack_id(0)) == new.records[0][0]
 
 
-def test_the_last_transaction_before_the_boundary_stays_empty(tmp_path: Path) -> None:
-    old = File().add(*objects((0, node()))).add(*objects((5, node())), metadata=(b"u", b"d", b""))
-    new = File().add(*objects((0, node())), status=b"p").add(metadata=(b"u", b"d", b""), status=b"p")
+def test_the_last_transaction_before_the_boundary_and_the_highest_oid_stay(tmp_path: Path) -> None:
+    old = File().add(*objects((0, node()), (5, node()))).add(*objects((4, node())), metadata=(b"u", b"d", b""))
+    new = File().add(*objects((0, node())), status=b"p")
+    new.add(*objects((5, 0)), metadata=(b"u", b"d", b""), status=b"p")
     assert Packed(tmp_path, old, 2).content == new.content
+
+
+def test_a_log_without_objects_before_the_boundary(tmp_path: Path) -> None:
+    old = File().add(metadata=(b"u", b"", b"")).add(*objects((0, node())))
+    new = File().add(metadata=(b"u", b"", b""), status=b"p").add(*objects((0, node())))
+    assert Packed(tmp_path, old, 1).content == new.content
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
