@@ -20,7 +20,7 @@ __all__ = [
     "undo_lines",
 ]
 
-Line = dict[str, Any]
+_Line = dict[str, Any]
 
 
 class DataRecord:
@@ -81,22 +81,22 @@ class TransactionIterator:
         self._transactions = iter(())
 
 
-def history_lines(entries: Iterable[HistoryEntry]) -> Iterator[Line]:
+def history_lines(entries: Iterable[HistoryEntry]) -> Iterator[_Line]:
     """Walk an object's history as ZODB's dictionaries."""
     for entry in entries:
         yield {**_line(entry), "tid": entry.tid}
 
 
 def undo_lines(
-    entries: Iterable[UndoEntry], first: int, last: int, wanted: Callable[[Line], object] | None
-) -> list[Line]:
+    entries: Iterable[UndoEntry], first: int, last: int, wanted: Callable[[_Line], object] | None
+) -> list[_Line]:
     """Return the lines of an undo log from number `first` up to, not including, `last`; a negative one counts lines."""
     lines = ({**_line(entry), "id": b2a_base64(entry.tid, newline=False)} for entry in entries)
     chosen = lines if wanted is None else (line for line in lines if wanted(line))
     return list(islice(chosen, first, first - last if last < 0 else last))
 
 
-def _line(entry: HistoryEntry | UndoEntry) -> Line:
+def _line(entry: HistoryEntry | UndoEntry) -> _Line:
     metadata = entry.metadata
     return {
         **extension_map(metadata.extension),
@@ -107,7 +107,7 @@ def _line(entry: HistoryEntry | UndoEntry) -> Line:
     }
 
 
-def specified(specification: Mapping[str, Any] | None) -> Callable[[Line], bool] | None:
+def specified(specification: Mapping[str, Any] | None) -> Callable[[_Line], bool] | None:
     """Return the filter that undoInfo's specification stands for: these keys, with these values."""
     if not specification:
         return None
