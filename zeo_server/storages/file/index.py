@@ -68,7 +68,7 @@ class Index:
         """Return the highest oid, eight zero bytes if there is none."""
         if not self._buckets:
             return bytes(8)
-        prefix = max(self._buckets)
+        prefix = max(list(self._buckets))  # a list, since another thread may add one
         suffix: bytes = self._buckets[prefix].maxKey()
         return prefix + suffix
 

@@ -152,8 +152,12 @@ class FileStorage(LoggedStorage):
         return generation.reader.revisions(oid, size, position)
 
     def object_count(self) -> int:
-        """Return how many objects the index has, those deleted included."""
-        return len(self._opened().index)
+        """Return how many objects the index has, those deleted included but for the mark that a pack may leave."""
+        generation = self._opened()
+        oid = generation.index.highest_oid()
+        position = generation.index.position(oid)
+        is_mark = position and not generation.reader.source(oid, position)
+        return len(generation.index) - bool(is_mark)
 
     def byte_size(self) -> int:
         """Return how long the file is, up to the end of the last published transaction."""

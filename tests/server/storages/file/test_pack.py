@@ -138,6 +138,7 @@ def test_no_oid_is_given_out_again(storage: FileStorage, tmp_path: Path) -> None
     commit(storage, {0: node(), 9: node()})
     for _ in range(2):
         pack(storage)
+        assert len(storage) == 1
         with pytest.raises(POSKeyError):
             storage.load(pack_id(9))
         storage.close()
