@@ -33,8 +33,6 @@ from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMe
 from zeo_core.zodb import ZODBStorage
 from zeo_core.zodb_records import TransactionIterator
 
-logger = logging.getLogger(__name__)
-
 __all__ = [
     "MAX_METADATA_BYTES",
     "LocalStorage",
@@ -44,6 +42,8 @@ __all__ = [
     "metadata_of",
     "tid_for",
 ]
+
+logger = logging.getLogger(__name__)
 
 MAX_METADATA_BYTES = 0xFFFF
 """The longest user, description or extension: Data.fs keeps their lengths in two bytes, other storages follow."""

@@ -1,14 +1,16 @@
 """What embedded storages share: oids, metadata, the commit lock."""
 
+from collections.abc import Sequence
 from threading import Thread
 
 import pytest
 
 from tests.contract.storages import Txn, commit
+from tests.core.test_resolve import Counter, Faulty, record, state_of
 from zeo_core.errors import ConflictError, StorageError, StorageTransactionError
-from zeo_core.ids import ZERO_TID, Tid, pack_id
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
-from zeo_server.storages.local import MAX_METADATA_BYTES, OidSequence, check_writable, metadata_of
+from zeo_server.storages.local import MAX_METADATA_BYTES, OidSequence, check_writable, import_class, metadata_of
 from zeo_server.storages.mapping import MappingStorage
 
 A = pack_id(1)
@@ -67,7 +69,7 @@ def test_a_write_without_data_is_named() -> None:
         check_writable([PreparedTransaction(TransactionMetadata(), (ObjectWrite(A, ZERO_TID, b""),))])
 
 
-@pytest.mark.parametrize(("oid", "serial"), [(b"short", ZERO_TID), (A, b"short"), ("1", ZERO_TID), (A, None)])
+@pytest.mark.parametrize(("oid", "serial"), [(b"short", ZERO_TID), (A, b"short"), ("1", ZERO_TID)])
 def test_ids_of_the_wrong_kind_are_refused(oid: bytes, serial: Tid) -> None:
     with pytest.raises(StorageError, match="8 bytes"):
         commit(MappingStorage(), {oid: b"x"}, {oid: serial})
@@ -134,3 +136,102 @@ def test_a_waiting_transaction_begins_when_the_other_ends() -> None:
     thread.join()
     assert order == ["second"]
     assert storage.load(A)[0] == b"second"
+
+
+def counters(*numbers: int) -> list[bytes]:
+    return [record(Counter, {"n": number}) for number in numbers]
+
+
+def test_no_serial_stands_for_a_new_object() -> None:
+    storage, txn = MappingStorage(), Txn()
+    storage.tpc_begin(txn)
+    storage.store(A, None, b"x", "", txn)
+    storage.tpc_vote(txn)
+    assert storage.load_serial(A, storage.tpc_finish(txn)) == b"x"
+
+
+def test_a_resolved_conflict_is_reported_by_the_vote() -> None:
+    storage, txn = MappingStorage(), Txn()
+    one, five, three = counters(1, 5, 3)
+    first = commit(storage, {A: one})
+    commit(storage, {A: five})
+    storage.resolve_conflicts(import_class)
+    storage.tpc_begin(txn)
+    storage.store(A, first, three, "", txn)
+    storage.store(A, first, three, "", txn)
+    assert list(storage.tpc_vote(txn)) == [A]
+    storage.tpc_finish(txn)
+    assert state_of(storage.load(A)[0]) == {"n": 7}
+    storage.resolve_conflicts(None)
+    with pytest.raises(ConflictError):
+        commit(storage, {A: three}, {A: first})
+
+
+def test_a_new_object_whose_oid_is_taken_is_never_resolved() -> None:
+    """B25: there is no state that both sides began with."""
+    storage = MappingStorage()
+    storage.resolve_conflicts(import_class)
+    commit(storage, {A: counters(1)[0]})
+    for serial in (ZERO_TID, pack_id(5)):
+        with pytest.raises(ConflictError):
+            commit(storage, {A: counters(2)[0]}, {A: serial})
+
+
+def test_records_are_resolved_as_the_db_sees_them() -> None:
+    class Reversing:
+        """A DB through which records are turned round."""
+
+        def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
+            """Hear of a commit."""
+
+        def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
+            """Hear of anything."""
+
+        def transform_record_data(self, data: bytes) -> bytes:
+            return data[::-1]
+
+        untransform_record_data = transform_record_data
+
+    storage, txn = MappingStorage(), Txn()
+    storage.registerDB(Reversing())
+    one, five, three = (data[::-1] for data in counters(1, 5, 3))
+    first = commit(storage, {A: one})
+    commit(storage, {A: five})
+    storage.tpc_begin(txn)
+    storage.store(A, first, three, "", txn)
+    storage.tpc_vote(txn)
+    storage.tpc_finish(txn)
+    assert state_of(storage.load(A)[0][::-1]) == {"n": 7}
+
+
+def test_a_method_at_fault_is_logged_and_the_conflict_remains(caplog: pytest.LogCaptureFixture) -> None:
+    storage = MappingStorage()
+    storage.resolve_conflicts(import_class)
+    first = commit(storage, {A: record(Faulty, {})})
+    commit(storage, {A: record(Faulty, {"n": 1})})
+    with pytest.raises(ConflictError, match="Faulty"):
+        commit(storage, {A: record(Faulty, {"n": 2})}, {A: first})
+    assert "a fault" in caplog.text
+
+
+def test_a_restored_tid_is_checked_at_the_vote() -> None:
+    storage, txn = MappingStorage(), Txn()
+    tid = commit(storage, {A: b"a"})
+    storage.tpc_begin(txn, tid)
+    with pytest.raises(StorageError, match="cannot restore"):
+        storage.tpc_vote(txn)
+    storage.tpc_abort(txn)
+
+
+def test_the_last_transaction_is_told_when_it_is_announced() -> None:
+    storage = MappingStorage()
+    seen: list[Tid] = []
+    asking: list[Thread] = []
+
+    def announce(_tid: Tid) -> None:
+        asking.append(Thread(target=lambda: seen.append(storage.lastTransaction())))
+        asking[0].start()
+
+    tid = commit(storage, {A: b"a"}, announce=announce)
+    asking[0].join()
+    assert seen == [tid]
