@@ -24,21 +24,21 @@ _SILENT_S = 2.0  # work that is done sooner needs no progress bar
 
 def work(steps: Iterable[Progress | _Result], kind: type[_Result] | None = None) -> Iterator[_Result]:
     """Drive `steps`, show on a terminal how far they are, and pass on those results that are of `kind`."""
-    started, bar, phase = time.monotonic(), None, ""
+    started, bar, phase, phase_started = time.monotonic(), None, "", time.time()
     with ExitStack() as stack:
         for step in steps:
             if not isinstance(step, Progress):
                 if kind is not None:
                     yield step
                 continue
-            if step.phase != phase and bar is not None:
+            if step.phase != phase:
                 stack.close()  # the bar of the last phase
-                bar = None
-            phase = step.phase
+                bar, phase, phase_started = None, step.phase, time.time()
             if bar is not None:
                 bar.update(step.done_bytes - bar.pos)
             elif sys.stderr.isatty() and time.monotonic() - started > _SILENT_S:
                 bar = stack.enter_context(click.progressbar(length=step.total_bytes, label=phase, file=sys.stderr))
+                bar.start = phase_started  # what the time left is reckoned from
                 bar.update(step.done_bytes)
 
 

@@ -84,7 +84,6 @@ class Check:
         """Do the check, in small steps."""
         self._load_index()
         size = self._walk.size
-        total = 2 * size if self._read_records else size
         step_at = 0
         for part in self._walk.parts():
             if isinstance(part, Damage):
@@ -93,16 +92,17 @@ class Check:
                 self._damaged(part)
                 continue
             if part.position >= step_at:
-                yield Progress("checking", part.position, total)
+                yield Progress("checking", part.position, size)
                 step_at = part.position + _STEP_BYTES
             if part.position == self._index_end:
                 self._compare_index()
             self._check_transaction(part)
         self._end_of_index()
+        yield Progress("checking", size, size)
         if self._read_records:
             for done in self._check_references():
-                yield Progress("checking", size + done, total)
-        yield Progress("checking", total, total)
+                yield Progress("reading records", done, size)
+            yield Progress("reading records", size, size)
 
     def _fault(self, position: int, reason: str, path: str = "") -> None:
         self.fault_count += 1
