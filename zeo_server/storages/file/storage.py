@@ -156,8 +156,11 @@ class FileStorage(LoggedStorage):
         generation = self._opened()
         oid = generation.index.highest_oid()
         position = generation.index.position(oid)
-        is_mark = position and not generation.reader.source(oid, position)
-        return len(generation.index) - bool(is_mark)
+        if not position:
+            return 0
+        header = generation.reader.header(oid, position)
+        is_mark = header.back == 0 and not header.previous  # a deletion without anything that was deleted
+        return len(generation.index) - is_mark
 
     def byte_size(self) -> int:
         """Return how long the file is, up to the end of the last published transaction."""
