@@ -148,6 +148,13 @@ class ClientStorage(ZODBStorage):
         channel = self._supervisor.current()
         return channel is not None and channel.lost is None
 
+    def pack(self, time_s: float, referencesf: object = None, *, wait: bool = True) -> None:
+        """Have the server drop what was replaced by `time_s` (seconds since 1970); StorageError if it cannot.
+
+        `referencesf` is ZODB's way to find references, which the server knows by itself.
+        """
+        self._channel().call("pack", (time_s, wait))
+
     def server_status(self) -> dict[str, Any]:
         """Return what the server says of itself."""
         status: dict[str, Any] = self._channel().call("server_status", (), replies.status)

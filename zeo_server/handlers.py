@@ -1,7 +1,7 @@
 """What each call of a client does: one plain function a method, run in the server's loop, none of which waits.
 
 A handler gets the caller and the arguments, which the session has checked against the table of methods, and returns
-what the reply holds. An exception becomes the error reply. The two calls that are answered later, vote and tpc_finish,
+what the reply holds. An exception becomes the error reply. The calls that are answered later (vote, tpc_finish, pack)
 get a callback for the answer as well.
 """
 
@@ -139,6 +139,14 @@ def _tpc_abort(caller: Caller, txn_id: Hashable) -> None:
     caller.coordinator.abort(caller, txn_id)
 
 
+def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True) -> None:
+    if wait:
+        caller.coordinator.pack(time_s, answer)
+    else:
+        caller.coordinator.pack(time_s, lambda _outcome: None)
+        answer(None)
+
+
 def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
     return [
         {
@@ -187,12 +195,13 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "tpc_finish": _tpc_finish,
     "tpc_abort": _tpc_abort,
     "history": _history,
+    "pack": _pack,
     "server_status": _server_status,
     "set_client_label": _set_client_label,
     "ping": _ping,
 }
 
-_LATER = frozenset({"vote", "tpc_finish"})
+_LATER = frozenset({"vote", "tpc_finish", "pack"})
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
     {name: Handler(call, CLIENT_CALLS[name].writes, name in _LATER) for name, call in _FUNCTIONS.items()}

@@ -74,6 +74,10 @@ def _count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
+def _number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
 def _key(value: object) -> bool:
     return isinstance(value, int | str | bytes)
 
@@ -174,6 +178,13 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "a list of maps: time, tid, user_name, description, size",
         False,
         "The newest revisions of `oid`; POSKeyError.",
+    ),
+    Method(
+        "pack",
+        (Argument("time", "a number of seconds", _number), Argument("wait", "a flag", _flag, optional=True)),
+        "None, when it is done or, without `wait`, at once",
+        True,
+        "Drop the revisions that were replaced by `time` and the objects out of use then; StorageError.",
     ),
     Method("server_status", (), "a map of figures", False, "What the server is doing."),
     Method("set_client_label", (Argument("label", "text", _text),), None, False, "Name this client in the log."),

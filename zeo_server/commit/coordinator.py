@@ -20,12 +20,13 @@ from zeo_core.errors import (
     ReadConflictError,
     RecordFormatError,
     StorageClosedError,
+    StorageError,
     StorageTransactionError,
     ZeodError,
 )
 from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.record import class_name
-from zeo_core.storage import LoadsCached, ServedStorage, WrittenGroup
+from zeo_core.storage import LoadsCached, Packs, ServedStorage, WrittenGroup
 from zeo_core.transaction import Invalidation
 from zeo_core.wire.codec import Encoder
 from zeo_server.commit.group import GroupWriter, Outcome
@@ -153,6 +154,28 @@ class Coordinator:
         transaction = self._open[member].get(txn_id)
         if transaction is not None:
             self._abort(transaction)
+
+    def pack(self, until_s: float, answer: Answer) -> None:
+        """Pack the storage, in a thread that has the work done elsewhere; `answer` gets None, or the error.
+
+        StorageError if it is no storage that can be packed.
+        """
+        storage = self.storage
+        if not isinstance(storage, Packs):
+            raise StorageError(f"storage {self.name} cannot be packed")
+
+        def packed(future: "asyncio.Future[None]") -> None:
+            error = future.exception()
+            if error is None:
+                _log.info("%s: packed, %d bytes now", self.name, storage.byte_size())
+                self.audience.tell(self._encoder.one_way("info", (self.info(),)))
+            else:
+                _log.error("%s: not packed: %s", self.name, error)
+            answer(error)
+
+        _log.info("%s: packing %d bytes", self.name, storage.byte_size())
+        steps = storage.pack_steps(until_s)
+        self._loop.run_in_executor(None, _walk, steps).add_done_callback(packed)
 
     def info(self) -> dict[str, object]:
         """Return the figures of get_info that a commit changes."""
@@ -331,6 +354,12 @@ def _give(transaction: ServerTransaction, outcome: object) -> None:
     answer, transaction.answer = transaction.answer, None
     if answer is not None:
         answer(outcome)
+
+
+def _walk(steps: Iterable[object]) -> None:
+    """Do all steps."""
+    for _ in steps:
+        pass
 
 
 def _no_transaction(txn_id: Hashable) -> StorageTransactionError:

@@ -39,6 +39,8 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "description": (["d", b"d", ""], NOT_TEXT),
     "extension": ([{}, {"a": 1}, None], [(), "text", b"", 5, (("a", 1),)]),
     "status": ([" ", b"p"], NOT_TEXT),
+    "time": ([0, 1.5, 1e9, -1], [None, "5", b"", True, (), {}]),
+    "wait": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
     "label": (["a client"], NOT_TEXT),
     "oids": ([(), (OID,), (OID, TID)], [None, 5, OID, {}, (5,), (OID, b"short"), (OID, (OID,)), ((),), [OID]]),
     "changes": ([{}, {"length": 5}], [None, (), 5, "text", b""]),
@@ -127,7 +129,7 @@ def test_the_table_has_what_this_version_serves() -> None:
     assert set(CLIENT_CALLS) == {
         *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
         *("loadBefore", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
-        *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+        *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
     }
     assert set(SERVER_PUSHES) == {"invalidateTransaction", "info"}
 
@@ -152,7 +154,16 @@ def test_the_one_way_methods_are_zeos() -> None:
 
 def test_whoever_reads_only_may_call_what_writes_nothing() -> None:
     assert {name for name, method in CLIENT_CALLS.items() if method.writes} == {
-        *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+        *(
+            "new_oids",
+            "tpc_begin",
+            "storea",
+            "checkCurrentSerialInTransaction",
+            "vote",
+            "tpc_finish",
+            "tpc_abort",
+            "pack",
+        ),
     }
     assert not any(method.writes for method in SERVER_PUSHES.values())
 

@@ -1,0 +1,102 @@
+"""Packing a database that is being served: by our client and by ZEO's, while others load and commit."""
+
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ZEO.ClientStorage
+from ZODB.FileStorage import FileStorage as ZODBFileStorage
+
+import zeo_client
+from tests.crash.client import Metadata
+from tests.fixtures_zeod import StartZeod
+from zeo_core.errors import StorageError
+from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID
+
+REVISIONS = 200
+
+CONF = """
+<zeo>
+  address 127.0.0.1:0
+</zeo>
+<demostorage 1>
+  <mappingstorage changes>
+  </mappingstorage>
+  <mappingstorage base>
+  </mappingstorage>
+</demostorage>
+"""
+
+
+def commit(storage: Any, oid: bytes, serial: bytes, data: bytes) -> bytes:
+    transaction = Metadata()
+    storage.tpc_begin(transaction)
+    storage.store(oid, serial, data, "", transaction)
+    storage.tpc_vote(transaction)
+    tid: bytes = storage.tpc_finish(transaction)
+    return tid
+
+
+def write_revisions(storage: Any) -> bytes:
+    """Write the root again and again; return its serial."""
+    serial = ZERO_TID
+    for number in range(REVISIONS):
+        serial = commit(
+            storage, ROOT_OID, serial, b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.}." + b"x" * number
+        )
+    return serial
+
+
+@pytest.mark.parametrize("kind", ["ours", "ZEO's"])
+def test_a_client_packs_what_is_served(start_zeod: StartZeod, tmp_path: Path, kind: str) -> None:
+    server = start_zeod("-f", "Data.fs")
+    with closing(zeo_client.ClientStorage(server.address)) as storage:
+        serial = write_revisions(storage)
+        before = (tmp_path / "Data.fs").stat().st_size
+        if kind == "ours":
+            storage.pack(time.time() + 1)
+        else:
+            with closing(ZEO.ClientStorage.ClientStorage(server.address, wait_timeout=20)) as theirs:
+                theirs.pack(time.time() + 1, None)
+        assert (tmp_path / "Data.fs").stat().st_size < before / 10
+        revision = storage.load_before(ROOT_OID, MAX_TID)
+        assert revision is not None
+        assert revision.tid == serial
+        assert commit(storage, ROOT_OID, serial, revision.data) > serial
+    server.stop()
+    with closing(ZODBFileStorage(str(tmp_path / "Data.fs"))) as zodb:
+        assert [transaction.status for transaction in zodb.iterator()] == ["p", " "]
+
+
+def test_loads_and_commits_go_on_meanwhile(start_zeod: StartZeod) -> None:
+    server = start_zeod("-f", "Data.fs")
+    with (
+        closing(zeo_client.ClientStorage(server.address)) as storage,
+        closing(zeo_client.ClientStorage(server.address, cache_size=1)) as other,
+    ):
+        write_revisions(storage)
+        oid, serial = other.new_oid(), ZERO_TID
+        packing = threading.Thread(target=storage.pack, args=(time.time(),))
+        packing.start()
+        number = 0
+        while packing.is_alive() or number < 20:
+            number += 1
+            serial = commit(other, oid, serial, b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.}.%d" % number)
+            revision = other.load_before(oid, MAX_TID)
+            assert revision is not None
+            assert revision.tid == serial
+        packing.join()
+        assert len(storage.revisions(oid, 10_000)) >= number
+
+
+def test_a_storage_that_cannot_be_packed_says_so(start_zeod: StartZeod, tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text(CONF)
+    server = start_zeod("-C", "zeo.conf")
+    with (
+        closing(zeo_client.ClientStorage(server.address)) as storage,
+        pytest.raises(StorageError, match="cannot be packed"),
+    ):
+        storage.pack(time.time())
