@@ -22,7 +22,7 @@ from transaction import TransactionManager
 import zeo_client
 from zeo_client import ClientDisconnected, CommitInDoubtError, ConflictError, Connection
 
-__all__ = ["Number", "Tally", "prepare", "read", "write"]
+__all__ = ["Number", "Tally", "open_db", "prepare", "read", "write"]
 
 THREADS = 2
 
@@ -116,12 +116,19 @@ def write(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
     conn.close()
 
 
+def open_db(url: str) -> zeo_client.DB:
+    """Open the database; the first connections may be cut like any other."""
+    while True:
+        with contextlib.suppress(ClientDisconnected):
+            return zeo_client.open(url, wait_timeout=30, reconnect_timeout=10)
+
+
 def main() -> None:
     """Run in two threads on one DB until the time is over."""
     url, role, seconds, seed = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
     deadline = time.monotonic() + seconds
     tally = Tally()
-    with contextlib.closing(zeo_client.open(url, wait_timeout=30, reconnect_timeout=10)) as db:
+    with contextlib.closing(open_db(url)) as db:
         target = {"read": read, "write": write}[role]
         threads = [
             threading.Thread(target=target, args=(db, deadline, seed + number, tally)) for number in range(THREADS)
