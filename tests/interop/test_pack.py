@@ -1,7 +1,6 @@
 """Packs of random histories, ours and ZODB's own on copies of one file: the same is left, and ours is never less."""
 
 import contextlib
-import logging
 import os
 import shutil
 import tempfile
@@ -95,7 +94,6 @@ def test_what_zodb_keeps_and_what_it_should_have_kept(
     history: list[dict[int, list[int]] | tuple[int, int]], at: int, gc: bool, again: int
 ) -> None:
     directory = Path(tempfile.mkdtemp())
-    logging.getLogger("zeo_server").setLevel(logging.ERROR)
     try:
         check(directory, history, at, again, gc)
     finally:
