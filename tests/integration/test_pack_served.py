@@ -14,7 +14,9 @@ import zeo_client
 from tests.crash.client import Metadata
 from tests.fixtures_zeod import StartZeod
 from zeo_core.errors import StorageError
-from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID
+from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, pack_id
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
+from zeo_server.storages.file import FileStorage
 
 REVISIONS = 200
 
@@ -90,6 +92,37 @@ def test_loads_and_commits_go_on_meanwhile(start_zeod: StartZeod) -> None:
             assert revision.tid == serial
         packing.join()
         assert len(storage.revisions(oid, 10_000)) >= number
+
+
+def test_a_server_that_stops_gives_a_pack_up(start_zeod: StartZeod, tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    with closing(FileStorage(path)) as storage:
+        for _ in range(3):
+            storage.publish(storage.write_group([large_transaction(storage)]))
+    written = path.read_bytes()
+    server = start_zeod("-f", "Data.fs")
+    with closing(zeo_client.ClientStorage(server.address, reconnect_timeout=0)) as storage_of_client:
+        packing = threading.Thread(target=pack_until_cut, args=(storage_of_client,))
+        packing.start()
+        while "packing" not in server.log_text():
+            assert packing.is_alive()
+        assert server.stop() == 0
+        packing.join()
+    assert path.read_bytes() == written
+    assert not (tmp_path / "Data.fs.pack").exists()
+
+
+def large_transaction(storage: FileStorage) -> PreparedTransaction:
+    """Return a transaction of many objects, so that to pack it takes seconds."""
+    oids = [pack_id(number) for number in range(60_000)]
+    data = b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.}." + b"x" * 100
+    writes = tuple(ObjectWrite(oid, storage.current_tid(oid) or ZERO_TID, data) for oid in oids)
+    return PreparedTransaction(TransactionMetadata(), writes)
+
+
+def pack_until_cut(storage: zeo_client.ClientStorage) -> None:
+    with pytest.raises((zeo_client.ClientDisconnected, StorageError)):
+        storage.pack(time.time())
 
 
 def test_a_storage_that_cannot_be_packed_says_so(start_zeod: StartZeod, tmp_path: Path) -> None:

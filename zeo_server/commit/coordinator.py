@@ -12,8 +12,9 @@ No load can be answered in between.
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 from zeo_core.errors import (
     ConflictError,
@@ -80,6 +81,7 @@ class Coordinator:
         self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name)
         self._stopping: str | None = None
+        self._closed = threading.Event()  # for the thread that packs
         self._settled = asyncio.Event()
         self._settled.set()
 
@@ -175,7 +177,13 @@ class Coordinator:
 
         _log.info("%s: packing %d bytes", self.name, storage.byte_size())
         steps = storage.pack_steps(until_s)
-        self._loop.run_in_executor(None, _walk, steps).add_done_callback(packed)
+        self._loop.run_in_executor(None, self._walk, steps).add_done_callback(packed)
+
+    def _walk(self, steps: Iterator[object]) -> None:
+        """Do all steps, in a thread; give up when the server stops, which must not wait for a pack."""
+        for _ in steps:
+            if self._closed.is_set():
+                raise StorageClosedError("the server is stopping")
 
     def info(self) -> dict[str, object]:
         """Return the figures of get_info that a commit changes."""
@@ -207,6 +215,7 @@ class Coordinator:
     async def close(self) -> None:
         """Write and answer what is with the writer and end its thread. The storage stays open."""
         self.refuse_votes("the server is stopping")
+        self._closed.set()
         # The writer posts its outcomes before it ends, so they are dealt with before this returns.
         await self._loop.run_in_executor(None, self._writer.close)
         self._timeouts.close()
@@ -354,12 +363,6 @@ def _give(transaction: ServerTransaction, outcome: object) -> None:
     answer, transaction.answer = transaction.answer, None
     if answer is not None:
         answer(outcome)
-
-
-def _walk(steps: Iterable[object]) -> None:
-    """Do all steps."""
-    for _ in steps:
-        pass
 
 
 def _no_transaction(txn_id: Hashable) -> StorageTransactionError:
