@@ -100,7 +100,7 @@ class ClientStorage(ZODBStorage):
         return self._name
 
     def read_only(self) -> bool:
-        """Tell whether this client, or the storage it uses, is read-only."""
+        """Tell whether this client only reads; a read-only storage takes no other clients."""
         return self._read_only
 
     def last_tid(self) -> Tid:
