@@ -14,6 +14,7 @@ __all__ = [
     "DataRecord",
     "TransactionIterator",
     "TransactionRecord",
+    "history_line",
     "history_lines",
     "specified",
     "tid_from_undo_id",
@@ -81,6 +82,11 @@ class TransactionIterator:
         self._transactions = iter(())
 
 
+def history_line(entry: HistoryEntry) -> _Line:
+    """Return a line of an object's history as it travels: time, tid, user_name, description, size."""
+    return {**_described(entry), "tid": entry.tid}
+
+
 def history_lines(entries: Iterable[HistoryEntry]) -> Iterator[_Line]:
     """Walk an object's history as ZODB's dictionaries."""
     for entry in entries:
@@ -97,9 +103,12 @@ def undo_lines(
 
 
 def _line(entry: HistoryEntry | UndoEntry) -> _Line:
+    return {**extension_map(entry.metadata.extension), **_described(entry)}
+
+
+def _described(entry: HistoryEntry | UndoEntry) -> _Line:
     metadata = entry.metadata
     return {
-        **extension_map(metadata.extension),
         "time": tid_to_time(entry.tid),
         "user_name": metadata.user,
         "description": metadata.description,

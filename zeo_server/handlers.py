@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
-from zeo_core.ids import Oid, Tid, tid_to_time
+from zeo_core.ids import Oid, Tid
 from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Revision
 from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS
+from zeo_core.zodb_records import history_line
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.service import Connection
@@ -148,16 +149,7 @@ def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True
 
 
 def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
-    return [
-        {
-            "time": tid_to_time(entry.tid),
-            "tid": entry.tid,
-            "user_name": entry.metadata.user,
-            "description": entry.metadata.description,
-            "size": entry.size,
-        }
-        for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))
-    ]
+    return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))]
 
 
 def _server_status(caller: Caller) -> dict[str, object]:
