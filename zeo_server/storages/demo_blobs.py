@@ -14,7 +14,7 @@ from zeo_core.errors import POSKeyError, StorageError, UndoError
 from zeo_core.ids import Oid, Tid
 from zeo_core.storage import HasBlobs, Loads, ServedStorage
 from zeo_core.transaction import ObjectWrite
-from zeo_server.storages.blobs import BlobFile, BlobStaging, is_blob_record
+from zeo_server.storages.blobs import BlobFile, BlobStaging, is_blob_record, open_blob_of
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 
@@ -84,11 +84,8 @@ class BlobDemoStorage(DemoStorage):
     def restore_record(self, record: Any, source: Any, transaction: Any) -> None:
         """Restore a record of another storage with a copy of its blob, if that one has blobs and it is one."""
         super().restore_record(record, source, transaction)
-        if self._is_blob(record.data) and hasattr(source, "openCommittedBlobFile"):
-            try:
-                blob = source.openCommittedBlobFile(record.oid, record.tid)
-            except KeyError:
-                return  # lost there; the copy of the rest need not wait for it
+        blob = open_blob_of(source, record.oid, record.tid) if self._is_blob(record.data) else None
+        if blob is not None:
             with blob:
                 self._attach(record.oid, self._staged().copy(blob), transaction)
 
