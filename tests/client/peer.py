@@ -28,7 +28,7 @@ from zeo_client.transport.address import Address
 from zeo_core.errors import ConflictError, POSKeyError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor
 from zeo_core.transaction import Revision
-from zeo_core.wire.session import Failed, Request, Role, Session
+from zeo_core.wire.session import Failed, KeepAlive, Request, Role, Session
 
 __all__ = ["PATIENCE_S", "Background", "Link", "Peer", "Script", "in_threads", "nothing_left_behind", "until"]
 
@@ -98,6 +98,7 @@ class Link:
         self.reading.set()
         self.ended = threading.Event()
         self.failure: Exception | None = None
+        self.signs_of_life = 0
         self._sending = threading.Lock()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -137,6 +138,8 @@ class Link:
                         self.peer.handle(self, event)
                     elif isinstance(event, Failed):
                         self._fail(event.error)
+                    elif isinstance(event, KeepAlive):
+                        self.signs_of_life += 1
         except Exception as error:  # noqa: BLE001 - for the test to look at
             self._fail(error)
         finally:
