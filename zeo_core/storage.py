@@ -17,7 +17,7 @@ Rules of order, which no signature can say:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import (
@@ -42,6 +42,7 @@ __all__ = [
     "Progress",
     "ServedStorage",
     "Transacts",
+    "TransactsBlobs",
     "Undoes",
     "WrittenGroup",
 ]
@@ -252,3 +253,37 @@ class Transacts(Loads, Protocol):
 
     def register_sink(self, sink: InvalidationSink) -> None:
         """Name the DB that is to hear of commits made by others."""
+
+
+@runtime_checkable
+class TransactsBlobs(Transacts, Protocol):
+    """A storage whose transactions can bring blobs, under ZODB's names; a DB asks for this to know whether it may.
+
+    A blob's file is committed with its transaction and never changes afterwards: a blob that is written again is a new
+    file, of a later serial.
+    """
+
+    def storeBlob(  # noqa: N802 - this and the following are ZODB's names
+        self, oid: Oid, oldserial: Tid | None, data: bytes, blobfilename: str, version: str, transaction: Any
+    ) -> None:
+        """Add an object, as `store` does, with the blob in the file `blobfilename`.
+
+        The file is taken over: it is gone when this returns, also if the transaction is aborted later. It costs least
+        where the file is in `temporaryDirectory()`, since taking it over is a rename then.
+        """
+
+    def loadBlob(self, oid: Oid, serial: Tid) -> str:  # noqa: N802
+        """Return the path of the read-only file that transaction `serial` wrote for `oid`; POSKeyError if none.
+
+        Over a network it is fetched first, and the file may be removed, when it has not been used for a while, to make
+        room for others: who keeps the path for later calls this again, or opens it by `openCommittedBlobFile`.
+        """
+
+    def openCommittedBlobFile(self, oid: Oid, serial: Tid, blob: Any = None) -> IO[bytes]:  # noqa: N802
+        """Open what `loadBlob` gives for reading; an open file stays readable whatever becomes of its name.
+
+        `blob` is the object whose `closed(file)` is called when the file is closed.
+        """
+
+    def temporaryDirectory(self) -> str:  # noqa: N802
+        """Return the directory in which to write files that are to become blobs."""

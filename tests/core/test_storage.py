@@ -9,18 +9,31 @@ import ZODB.interfaces
 from zeo_client.storage import ClientStorage
 from zeo_core import storage
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import Commits, InvalidationSink, Iterates, Loads, ServedStorage, Transacts
+from zeo_core.storage import Commits, InvalidationSink, Iterates, Loads, ServedStorage, Transacts, TransactsBlobs
 from zeo_core.transaction import Revision
+from zeo_server.storages.demo_blobs import BlobDemoStorage
 from zeo_server.storages.file import FileStorage
+from zeo_server.storages.file.blob_storage import BlobFileStorage
 from zeo_server.storages.mapping import MappingStorage
 
-PROTOCOLS: list[type] = [Loads, Iterates, Commits, ServedStorage, Transacts, InvalidationSink, storage.WrittenGroup]
+PROTOCOLS: list[type] = [
+    Loads,
+    Iterates,
+    Commits,
+    ServedStorage,
+    Transacts,
+    TransactsBlobs,
+    InvalidationSink,
+    storage.WrittenGroup,
+]
 
 KEPT: list[tuple[type, type]] = [
     (MappingStorage, ServedStorage),
     (MappingStorage, Transacts),
     (FileStorage, ServedStorage),
     (FileStorage, Transacts),
+    (BlobFileStorage, TransactsBlobs),
+    (BlobDemoStorage, TransactsBlobs),
     (ClientStorage, Transacts),
 ]
 
