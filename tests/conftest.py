@@ -1,3 +1,8 @@
 """The fixtures of the tests live in plug-ins with a name that says what they start."""
 
-pytest_plugins = ["tests.fixtures_peer", "tests.fixtures_runzeo", "tests.fixtures_zeod"]
+pytest_plugins = [
+    "tests.fixtures_peer",
+    "tests.fixtures_runzeo",
+    "tests.fixtures_small_disk",
+    "tests.fixtures_zeod",
+]

@@ -41,6 +41,7 @@ from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC_SIZE
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.reader import Descriptor, Reader
+from zeo_server.storages.file.room import Room
 from zeo_server.storages.file.writer import failure
 
 __all__ = ["ERRORS", "Finish", "PackRun", "Replacement", "Switch", "clear_leftovers"]
@@ -65,14 +66,19 @@ class Replacement:
     index: Index
     indexed_end: int
     """Up to where the index describes the packed file."""
+    room: Room
+    """What is taken of the disk behind its end, for commits that were promised it."""
     distance: int
     """By how much the transactions behind the boundary have moved to the front."""
     fault: str
     """Why nobody can say whether the file's new place is on disk; "" if it is."""
 
 
-Finish = Callable[[int], Replacement]
-"""Puts the packed file, which it completes up to a position in the old one, in the old one's place."""
+Finish = Callable[[int, int], Replacement]
+"""Puts the packed file, which it completes up to a position in the old one, in the old one's place.
+
+The second number is how many bytes of room the packed file needs behind its end: what was promised to votes.
+"""
 
 Switch = Callable[[Finish], object]
 """Calls `Finish` while nothing is written, and goes over to the file; returns what holds on to the old one."""
@@ -222,12 +228,14 @@ class PackRun:
         if indexed_end != copied_end - distance:
             raise StorageError(f"{pack}.index: ends at byte {indexed_end}, not at {copied_end - distance}")
 
-        def finish(end: int) -> Replacement:
+        def finish(end: int, room_bytes: int) -> Replacement:
             self._complete(packer, end)
             size = os.fstat(reader.descriptor.fd).st_size
             if size != end - distance:
                 raise StorageError(f"{pack}: has {size} bytes instead of {end - distance}; nothing was packed")
-            return Replacement(reader, descriptor, index, indexed_end, distance, self._replace())
+            room = Room(self._path, descriptor, size)
+            room.take(size + room_bytes)
+            return Replacement(reader, descriptor, index, indexed_end, room, distance, self._replace())
 
         try:
             # Held until commits go on: the last to let go of the old file waits for the system to free its space.

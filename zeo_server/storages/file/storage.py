@@ -48,7 +48,7 @@ __all__ = ["FileStorage"]
 logger = logging.getLogger(__name__)
 
 _SAVE_INDEX_AFTER_BYTES = 64 << 20  # an opening scans this much in a second or so; more than it is not left to scan
-_ROOM_SLACK_BYTES = 1 << 20  # headers, the directory's and file system's own needs
+_ROOM_SLACK_BYTES = 256 << 10  # a transaction's headers: three texts of up to 64 kB, and what comes without a vote
 _REMAINS = (".index", ".old", ".pack")
 
 
@@ -167,13 +167,17 @@ class FileStorage(LoggedStorage):
         return self._opened().end
 
     def check_room(self, byte_count: int) -> None:
-        """Raise StorageFullError unless quota and file system have room for `byte_count` bytes and their headers."""
-        if self._quota is not None and self.byte_size() + byte_count > self._quota:
+        """Take room on the disk for `byte_count` bytes of promised commits; StorageFullError if there is none.
+
+        The room is counted from the end of what is published: commits on their way to the disk are to be part of it.
+        """
+        end = self.byte_size()
+        if self._quota is not None and end + byte_count > self._quota:
             raise StorageFullError(self._path, f"{byte_count} bytes to store would exceed the quota of {self._quota}")
-        status = os.statvfs(self._path)
-        free = status.f_bavail * status.f_frsize
-        if free < byte_count + _ROOM_SLACK_BYTES:
-            raise StorageFullError(self._path, f"{byte_count} bytes to store, {free} free")
+        writer = self._writer
+        if writer is None:
+            self._refuse_closed()
+        writer.room.take(end + byte_count + _ROOM_SLACK_BYTES)
 
     def current_tid(self, oid: Oid) -> Tid | None:
         """Return the current record's tid, also that of a deletion; None for an unknown oid."""
@@ -249,7 +253,7 @@ class FileStorage(LoggedStorage):
                 # a group that two packs have moved: somebody forgot to publish it
                 raise StorageError(f"{self._path}: not packed, since there are unpublished transactions")
             try:
-                self._go_over(finish(writer.end), old, writer)
+                self._go_over(finish(writer.end, max(0, writer.room.end - writer.end)), old, writer)
             except BaseException:
                 if not os.path.samestat(os.stat(self._path), os.fstat(old.reader.descriptor.fd)):
                     writer.close(f"{self._path}: closed to writes, since the packed file in its place is not in use")
@@ -263,7 +267,7 @@ class FileStorage(LoggedStorage):
         with self._switch_lock:
             generation.scan_to(old.end - new.distance)
             self._generation = generation
-        self._writer = Writer(self._path, new.descriptor, writer.end - new.distance, writer.last_tid)
+        self._writer = Writer(self._path, new.descriptor, writer.end - new.distance, writer.last_tid, new.room)
         if new.fault:
             self._writer.close(new.fault)
         self._index_saver.forget()
@@ -277,6 +281,8 @@ class FileStorage(LoggedStorage):
                 self._pack_run.stop("the storage was closed")
             if not self._read_only:
                 self._index_saver.save()
+            if self._writer is not None:
+                self._writer.leave()
             self._generation = self._writer = None
             self._unlock()
 

@@ -9,11 +9,10 @@ group, not only its first, is what tells such a tail from damage.
 Nothing here is seen by readers before it is published: they find records only through the index.
 """
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
@@ -32,6 +31,7 @@ from zeo_server.storages.file.format import (
 )
 from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.reader import Descriptor
+from zeo_server.storages.file.room import FULL, Room
 from zeo_server.storages.local import tid_for
 
 __all__ = ["FileGroup", "FindRepeated", "Place", "Writer", "failure", "lay_out"]
@@ -43,7 +43,6 @@ Place = Callable[[Sequence[Tid]], None]
 """Puts the blobs of transactions with these tids where they belong; an error leaves none of them there."""
 
 _BLOCK_BYTES = 8 << 20  # a group of small transactions is one write; a huge one is not held in memory a second time
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class FileGroup(NamedTuple):
@@ -66,7 +65,7 @@ class _Layout(NamedTuple):
 def failure(path: str, error: OSError) -> StorageError:
     """Return the error that tells of a failed call on the file at `path`."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StorageFullError(path, reason)
     return StorageError(f"{path}: {reason}")
 
@@ -153,13 +152,15 @@ def _pointed(write: ObjectWrite, repeated: FindRepeated) -> tuple[bytes, int]:
 class Writer:
     """Appends to one Data.fs; used by one thread at a time."""
 
-    def __init__(self, path: str, descriptor: Descriptor, end: int, last_tid: Tid) -> None:
-        """Append at `end`, with tids later than `last_tid`."""
+    def __init__(self, path: str, descriptor: Descriptor, end: int, last_tid: Tid, room: Room | None = None) -> None:
+        """Append at `end`, with tids later than `last_tid`; `room` is what is taken of the disk behind it already."""
         self._path = path
         self._descriptor = descriptor
         self._end = end
         self._last_tid = last_tid
         self._refusal = ""
+        self.room = room or Room(path, descriptor, end)
+        """What votes ask for room behind the end."""
 
     def write(
         self,
@@ -200,6 +201,12 @@ class Writer:
         """Refuse further work, giving `reason`."""
         self._refusal = self._refusal or reason
 
+    def leave(self) -> None:
+        """Give back the room behind the end; the file is whole without that, so a failure changes nothing."""
+        if not self._refusal:  # otherwise nobody knows what is there, and the next opening finds out
+            with suppress(OSError):
+                self.room.give_back(self._end)
+
     def _append(self, pieces: list[bytes]) -> None:
         try:
             position = self._end
@@ -214,7 +221,7 @@ class Writer:
     def _cut_back(self) -> None:
         """Take back what was appended since the last group."""
         try:
-            os.ftruncate(self._descriptor.fd, self._end)
+            self.room.cut_back(self._end)
         except OSError as error:
             self.close(f"{self._path}: a failed write could not be taken back ({error.strerror})")
 
