@@ -10,6 +10,7 @@ from transaction.interfaces import NoTransaction
 
 from zeo_client.commit import Commit
 from zeo_client.root import Root
+from zeo_client.savepoint import Savepoint
 from zeo_client.serialize import ObjectReader, dotted_name
 from zeo_client.snapshot import Snapshot
 from zeo_core.errors import ConnectionStateError, InvalidObjectReference
@@ -36,6 +37,7 @@ class Connection:
         self._cache = PickleCache(self, cache_size, cache_size_bytes)
         self._reader = ObjectReader(self, self._cache, db.class_finder(self))
         self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
+        self._load = self._snapshot.load  # once there is a savepoint, Commit.load
         self._joined = False
         self._explicit = False
         self.transaction_manager: Any = None
@@ -61,7 +63,7 @@ class Connection:
         if obj is None:
             obj = self._commit.new_object(oid)
         if obj is None:
-            data, _ = self._snapshot.load(oid)
+            data, _ = self._load(oid)
             obj = self._reader.ghost(oid, data)
             self._cache.new_ghost(oid, obj)
         return obj
@@ -80,8 +82,7 @@ class Connection:
             raise TypeError(f"only persistent objects can be added to a connection, not a {dotted_name(obj)}")
         if obj._p_jar is None:
             self._join()
-            self._commit.adopt(obj)
-            self._commit.register(obj)
+            self._commit.add(obj)
         elif obj._p_jar is not self:
             raise InvalidObjectReference(
                 f"{dotted_name(obj)} with oid {oid_repr(obj._p_oid)} cannot be added to {self!r}:"
@@ -192,7 +193,7 @@ class Connection:
         oid = obj._p_oid
         if self.opened is None:
             self._refuse(f"load the state of {dotted_name(obj)} with oid {oid_repr(oid)}")
-        data, serial = self._snapshot.load(oid)
+        data, serial = self._load(oid)
         self._reader.set_state(obj, data)
         obj._p_serial = serial
         size = len(data)
@@ -227,6 +228,13 @@ class Connection:
         """Return the text that puts the resources of a transaction into the same order everywhere."""
         return f"{self._storage.name()}:{id(self)}"
 
+    def savepoint(self) -> Savepoint:
+        """Keep aside what was changed so far, let objects go from the cache, and return the way back."""
+        savepoint = self._commit.savepoint()
+        self._load = self._commit.load
+        self.cacheGC()
+        return savepoint
+
     def tpc_begin(self, transaction: Any) -> None:
         """Begin the commit."""
         self._commit.begin(transaction)
@@ -242,6 +250,7 @@ class Connection:
     def tpc_finish(self, transaction: Any) -> None:
         """Commit for good."""
         self._commit.finish()
+        self._load = self._snapshot.load
         self._joined = False
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -251,7 +260,10 @@ class Connection:
     def abort(self, transaction: Any) -> None:
         """Forget all changes; new objects lose `_p_oid` and `_p_jar`."""
         self._joined = False
-        self._commit.abort()
+        try:
+            self._commit.abort()
+        finally:
+            self._load = self._snapshot.load
 
     # -- for transaction: a synchronizer -------------------------------------------------------------------------------
 

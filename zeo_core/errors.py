@@ -250,6 +250,11 @@ class ConflictError(ZeodError, TransientError):
         self.message = message or self.default_message
         self.oid, self.serials, self.class_name = oid, serials, class_name
 
+    def name_class(self, class_name: str) -> None:
+        """Add the object's class: a storage knows only those objects' that it has data of."""
+        self.class_name = class_name
+        self.args = (*self.args[:3], class_name)
+
     def __str__(self) -> str:
         extras = []
         if self.oid is not None:

@@ -226,23 +226,6 @@ def test_two_connections_in_one_transaction_are_refused(db: DB) -> None:
     assert two.root.a == 1
 
 
-def test_savepoints_are_refused(ann: Session) -> None:
-    ann.root["a"] = 1
-    with pytest.raises(TypeError, match="Savepoints unsupported"):
-        ann.manager.savepoint()
-    ann.manager.abort()
-
-
-def test_a_savepoint_before_the_first_change_is_harmless(ann: Session) -> None:
-    savepoint = ann.manager.savepoint()
-    ann.root["a"] = 1
-    savepoint.rollback()
-    assert "a" not in ann.root
-    ann.root["b"] = 1
-    ann.commit()
-    assert ann.root["b"] == 1
-
-
 # -- closing
 
 
