@@ -12,6 +12,7 @@ from persistent.mapping import PersistentMapping
 
 from zeo_client.broken import find_class
 from zeo_client.connection import Connection
+from zeo_client.foreign import contract_of
 from zeo_client.pool import ConnectionPool
 from zeo_client.serialize import FindClass
 from zeo_client.snapshot import InvalidationHub
@@ -30,6 +31,8 @@ _ROOT_ATTEMPTS = 5  # several programs may meet in an empty database; all but th
 class DB:
     """The objects of one storage. Any number of threads may use it, each with its own connection.
 
+    `storage` is one of ours, or any with ZODB's storage API that does not keep an instance for each connection.
+
     `pool_size` is how many closed connections are kept, `cache_size` how many objects each may have in memory at a
     transaction's end, `cache_size_bytes` how many bytes of records (0: any number). `class_factory(connection, module,
     name)` may take the place of importing classes. Closing the DB closes the storage; so does leaving `with DB(...)`.
@@ -47,7 +50,7 @@ class DB:
         database_name: str = "unnamed",
         class_factory: ClassFactory | None = None,
     ) -> None:
-        self.storage = storage
+        self.storage = storage = contract_of(storage)
         self.database_name = database_name
         self.hub = InvalidationHub()
         """Tells the connections what has changed; for them, not for applications."""
