@@ -31,6 +31,7 @@ from zeo_core.transaction import (
 
 __all__ = [
     "Announce",
+    "Anticipates",
     "BlobStage",
     "Commits",
     "HasBlobs",
@@ -130,6 +131,18 @@ class Commits(Protocol):
 
     def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
         """Make a group visible; rule 2. Fast: it runs in the server's loop."""
+
+
+@runtime_checkable
+class Anticipates(Protocol):
+    """A storage that can do a part of a write beforehand, while its client is between the vote and the finish."""
+
+    def anticipate(self, transaction: PreparedTransaction) -> None:
+        """Bring to disk, unfinished, what will probably be the next group, all of it; a StorageError is no harm.
+
+        If the next `write_group` gets exactly this object it has less to do, if it gets anything else it takes this
+        back first: a crash in between leaves no trace of it either. The writer's thread calls it.
+        """
 
 
 @runtime_checkable

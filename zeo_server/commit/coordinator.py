@@ -258,6 +258,14 @@ class Coordinator:
         self._settled.clear()
         self._timeouts.start(transaction)
         _give(transaction, [])
+        if len(self._in_doubt) == 1:
+            # Nobody else can finish before it but who votes from now on: the disk may begin while its client is told,
+            # and not before that, since the writer's thread and the loop's cannot both run Python.
+            self._loop.call_soon(self._anticipate, transaction)
+
+    def _anticipate(self, transaction: ServerTransaction) -> None:
+        if transaction.phase is Phase.VOTED:
+            self._writer.anticipate(transaction.prepared(), transaction.size_bytes)
 
     def _refuse(self, transaction: ServerTransaction, error: Exception) -> None:
         if isinstance(error, ConflictError):

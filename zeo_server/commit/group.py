@@ -1,8 +1,10 @@
 """The group writer: one thread that writes every transaction that waits with one write and one sync.
 
 While one group is on its way to the disk the next one gathers; under load the groups grow by themselves and nobody
-waits for a timer. Only this thread writes to the storage (rule 3 of the storage contract), and only the disk is waited
-for here: publishing, announcing and answering are done in the server's loop, to which every outcome is posted.
+waits for a timer. When nobody waits, the disk need not either: a transaction that has voted, and will probably be
+finished next, is brought to disk beforehand where the storage can do that. Only this thread writes to the storage
+(rule 3 of the storage contract), and only the disk is waited for here: publishing, announcing and answering are done
+in the server's loop, to which every outcome is posted.
 """
 
 import logging
@@ -12,13 +14,16 @@ from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
 from zeo_core.errors import StorageClosedError, StorageError
-from zeo_core.storage import Commits, WrittenGroup
+from zeo_core.storage import Anticipates, Commits, WrittenGroup
 from zeo_core.transaction import PreparedTransaction
 
-__all__ = ["GROUP_MAX_BYTES", "GROUP_MAX_TRANSACTIONS", "GroupWriter", "Outcome"]
+__all__ = ["ANTICIPATED_MAX_BYTES", "GROUP_MAX_BYTES", "GROUP_MAX_TRANSACTIONS", "GroupWriter", "Outcome"]
 
 GROUP_MAX_TRANSACTIONS = 1000
 """Bounds the work of the loop's callback that publishes a group, so that loads do not wait long behind it."""
+
+ANTICIPATED_MAX_BYTES = 1024 * 1024
+"""Bounds how long a finish waits for the writing of what was anticipated in vain."""
 
 GROUP_MAX_BYTES = 32 * 1024 * 1024
 """Bounds how long a small transaction waits for the large ones written with it; a larger one goes alone."""
@@ -44,6 +49,12 @@ class _Job(NamedTuple, Generic[Key]):
     size_bytes: int
 
 
+class _Expected(NamedTuple):
+    """A transaction that will probably be submitted."""
+
+    transaction: PreparedTransaction
+
+
 class GroupWriter(Generic[Key]):
     """Writes to one storage. A key is what the caller knows a transaction by.
 
@@ -53,8 +64,9 @@ class GroupWriter(Generic[Key]):
 
     def __init__(self, storage: Commits, post: Callable[[Outcome[Key]], None], name: str) -> None:
         self._storage = storage
+        self._anticipate = storage.anticipate if isinstance(storage, Anticipates) else None
         self._post = post
-        self._jobs: SimpleQueue[_Job[Key] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Key] | _Expected | None] = SimpleQueue()
         # A daemon thread: `close` ends it in order, and if the process dies of a bug it must not linger on it.
         self._thread = threading.Thread(target=self._run, name=f"zeod writer {name}", daemon=True)
         self._thread.start()
@@ -62,6 +74,11 @@ class GroupWriter(Generic[Key]):
     def submit(self, key: Key, transaction: PreparedTransaction, size_bytes: int) -> None:
         """Have a transaction written; its outcome will be posted."""
         self._jobs.put(_Job(key, transaction, size_bytes))
+
+    def anticipate(self, transaction: PreparedTransaction, size_bytes: int) -> None:
+        """Expect that this very transaction will be submitted next; one that never is does no harm."""
+        if self._anticipate is not None and size_bytes <= ANTICIPATED_MAX_BYTES:
+            self._jobs.put(_Expected(transaction))
 
     def close(self) -> None:
         """Write what was submitted, post the outcomes and end the thread; harmless when repeated. Blocks."""
@@ -71,9 +88,25 @@ class GroupWriter(Generic[Key]):
     def _run(self) -> None:
         job = self._jobs.get()
         while job is not None:
+            if isinstance(job, _Expected):
+                self._prepare(job.transaction)
+                job = self._jobs.get()
+                continue
             group, following = self._gather(job)
             self._write(group)
             job = following or self._jobs.get()
+
+    def _prepare(self, transaction: PreparedTransaction) -> None:
+        """Do as expected, unless something to be written for certain waits already."""
+        if self._anticipate is None or not self._jobs.empty():
+            return
+        try:
+            self._anticipate(transaction)
+        except (StorageError, OSError) as error:
+            # The write itself will say so to whom it concerns, should there be one.
+            _log.info("a transaction was not written beforehand: %s", error)
+        except Exception:  # noqa: BLE001 - a bug, but no reason for this thread to end
+            _log.error("a transaction was not written beforehand", exc_info=True)
 
     def _gather(self, first: _Job[Key]) -> tuple[list[_Job[Key]], _Job[Key] | None]:
         """Return `first` with what waits behind it, and the job that no longer fits if there is one."""
@@ -86,6 +119,8 @@ class GroupWriter(Generic[Key]):
             if job is None:
                 self._jobs.put(None)  # the end is for the caller to see, after this group
                 break
+            if isinstance(job, _Expected):
+                continue  # too much is going on for expectations
             size += job.size_bytes
             if size > GROUP_MAX_BYTES:
                 return group, job

@@ -39,7 +39,19 @@ class ServerTransaction:
     the vote; what was staged is dropped at once and what still comes is not kept.
     """
 
-    __slots__ = ("answer", "checks", "error", "id", "max_bytes", "member", "metadata", "phase", "size_bytes", "writes")
+    __slots__ = (
+        "_prepared",
+        "answer",
+        "checks",
+        "error",
+        "id",
+        "max_bytes",
+        "member",
+        "metadata",
+        "phase",
+        "size_bytes",
+        "writes",
+    )
 
     def __init__(self, member: Member, txn_id: Hashable, max_bytes: int) -> None:
         self.member = member
@@ -52,6 +64,7 @@ class ServerTransaction:
         self.size_bytes = 0
         self.error: Exception | None = None
         self.answer: Answer | None = None
+        self._prepared: PreparedTransaction | None = None
 
     def __repr__(self) -> str:
         return f"<transaction {self.id!r}, {self.phase.value}>"
@@ -93,10 +106,16 @@ class ServerTransaction:
     def drop(self) -> None:
         """Free the memory of what was staged."""
         self.writes, self.checks, self.size_bytes = {}, {}, 0
+        self._prepared = None
 
     def prepared(self) -> PreparedTransaction:
-        """Return what the storage has to write."""
-        return PreparedTransaction(self.metadata, tuple(self.writes.values()))
+        """Return what the storage has to write: the same object each time, by which it knows what it has anticipated.
+
+        To be called when nothing can be staged any more.
+        """
+        if self._prepared is None:
+            self._prepared = PreparedTransaction(self.metadata, tuple(self.writes.values()))
+        return self._prepared
 
     def _grow(self, size: int) -> None:
         self.size_bytes += size

@@ -11,7 +11,13 @@ import pytest
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
 from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
-from zeo_server.commit.group import GROUP_MAX_BYTES, GROUP_MAX_TRANSACTIONS, GroupWriter, Outcome
+from zeo_server.commit.group import (
+    ANTICIPATED_MAX_BYTES,
+    GROUP_MAX_BYTES,
+    GROUP_MAX_TRANSACTIONS,
+    GroupWriter,
+    Outcome,
+)
 from zeo_server.storages.mapping import MappingStorage
 
 
@@ -164,3 +170,60 @@ def test_close_writes_what_waits() -> None:
     assert not closing.is_alive()
     group_writer.close()
     assert [list(outcomes.get_nowait().keys), list(outcomes.get_nowait().keys)] == [[0], [1]]
+
+
+class ExpectantStorage(GatedStorage):
+    """Takes note of what it is told to expect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.set()
+        self.expected: queue.SimpleQueue[PreparedTransaction] = queue.SimpleQueue()
+        self.fault: Exception | None = None
+
+    def anticipate(self, transaction: PreparedTransaction) -> None:
+        self.expected.put(transaction)
+        if self.fault is not None:
+            raise self.fault
+
+
+def test_a_storage_is_told_what_will_probably_be_written() -> None:
+    storage = ExpectantStorage()
+    transaction = write(1)
+    with writer(storage) as (group_writer, outcomes):
+        group_writer.anticipate(transaction, 4)
+        assert storage.expected.get(timeout=10) is transaction
+        group_writer.submit(1, transaction, 4)
+        assert outcomes.get(timeout=10).error is None
+    assert storage.groups == [1]
+
+
+def test_nothing_is_anticipated_while_others_wait_nor_if_it_is_large() -> None:
+    storage = ExpectantStorage()
+    storage.gate.clear()
+    with writer(storage) as (group_writer, outcomes):
+        group_writer.submit(0, write(0), 4)
+        assert storage.started.wait(10)
+        group_writer.anticipate(write(1), 4)  # behind it others are waiting
+        group_writer.submit(2, write(2), 4)
+        group_writer.submit(3, write(3), 4)
+        storage.gate.set()
+        assert [list(outcomes.get(timeout=10).keys) for _ in range(2)] == [[0], [2, 3]]
+        group_writer.anticipate(write(4), ANTICIPATED_MAX_BYTES + 1)
+        group_writer.submit(4, write(4), 4)
+        assert outcomes.get(timeout=10).error is None
+    assert storage.expected.empty()
+
+
+@pytest.mark.parametrize("fault", [StorageFullError("Data.fs", "no room"), OSError("broken"), RuntimeError("a bug")])
+def test_a_storage_that_fails_beforehand_is_asked_again(fault: Exception) -> None:
+    storage = ExpectantStorage()
+    storage.fault = fault
+    transaction = write(1)
+    with writer(storage) as (group_writer, outcomes):
+        group_writer.anticipate(transaction, 4)
+        storage.expected.get(timeout=10)
+        group_writer.submit(1, transaction, 4)
+        outcome = outcomes.get(timeout=10)
+    assert outcome.error is None
+    assert outcome.group is not None

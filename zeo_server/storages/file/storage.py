@@ -199,6 +199,13 @@ class FileStorage(LoggedStorage):
             self._oids.pass_by(oids)
         return group
 
+    def anticipate(self, transaction: PreparedTransaction) -> None:
+        """Bring to disk beforehand what will probably be the next group; see the contract."""
+        with self._write_lock:
+            if self._writer is not None and not self._read_only:
+                check_writable([transaction])
+                self._writer.anticipate(transaction, self._opened().index, self._repeated)
+
     def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
         """Make a group of this storage's own visible."""
         if not isinstance(group, FileGroup):

@@ -6,6 +6,9 @@ this, in whatever order the system wrote the pages, recovery finds either finish
 synced before they were marked, or a tail without any finished transaction, which it may cut off. Marking all of a
 group, not only its first, is what tells such a tail from damage.
 
+The first two steps may be done beforehand for a transaction that has voted: it will probably be the next group. If
+another one comes first, what was appended is taken back.
+
 Nothing here is seen by readers before it is published: they find records only through the index.
 """
 
@@ -159,6 +162,7 @@ class Writer:
         self._end = end
         self._last_tid = last_tid
         self._refusal = ""
+        self._anticipated: tuple[PreparedTransaction, _Layout] | None = None  # appended and synced, not finished
         self.room = room or Room(path, descriptor, end)
         """What votes ask for room behind the end."""
 
@@ -174,16 +178,34 @@ class Writer:
         StorageError when that fails. If the file could be brought back to what it was, the writer can be used again;
         otherwise it refuses all further work with StorageClosedError.
         """
-        if self._refusal:
-            raise StorageClosedError(self._refusal)
-        layout = lay_out(transactions, self._end, self._last_tid, time.time(), index, repeated)
-        self._append(layout.pieces)
-        self._sync()
+        layout = self._take_anticipated(transactions)
+        if layout is None:
+            layout = self._append(transactions, index, repeated)
         self._place(place, layout.group.tids)
         self._finish(layout.marks)
         self._end = layout.group.end
         self._last_tid = layout.group.tids[-1] if layout.group.tids else self._last_tid
         return layout.group
+
+    def anticipate(self, transaction: PreparedTransaction, index: Index, repeated: FindRepeated = _no_repeats) -> None:
+        """Append what will probably be the next group and bring it to disk, unfinished; StorageError as in `write`."""
+        self._take_anticipated(())
+        self._anticipated = transaction, self._append([transaction], index, repeated)
+
+    def _take_anticipated(self, transactions: Sequence[PreparedTransaction]) -> _Layout | None:
+        """Return what is on disk already of this very group, None if nothing is; something else is taken back."""
+        if self._refusal:
+            raise StorageClosedError(self._refusal)
+        if self._anticipated is None:
+            return None
+        transaction, layout = self._anticipated
+        self._anticipated = None
+        if len(transactions) == 1 and transactions[0] is transaction:
+            return layout
+        self._cut_back()
+        if self._refusal:
+            raise StorageClosedError(self._refusal)
+        return None
 
     @property
     def end(self) -> int:
@@ -207,16 +229,21 @@ class Writer:
             with suppress(OSError):
                 self.room.give_back(self._end)
 
-    def _append(self, pieces: list[bytes]) -> None:
+    def _append(self, transactions: Sequence[PreparedTransaction], index: Index, repeated: FindRepeated) -> _Layout:
+        """Append a group, not yet finished, and bring it to disk."""
+        layout = lay_out(transactions, self._end, self._last_tid, time.time(), index, repeated)
         try:
             position = self._end
-            for block in _blocks(pieces):
+            for block in _blocks(layout.pieces):
                 position = self._write_at(block, position)
         except BaseException as error:
             self._cut_back()
             if isinstance(error, OSError):
                 raise failure(self._path, error) from error
             raise
+        layout.pieces.clear()  # not to be held in memory while an anticipated one waits
+        self._sync()
+        return layout
 
     def _cut_back(self) -> None:
         """Take back what was appended since the last group."""

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMe
 from zeo_server.storages.file import writer as writer_module
 from zeo_server.storages.file.format import STATUS_OFFSET
 from zeo_server.storages.file.index import Index
-from zeo_server.storages.file.reader import Descriptor
+from zeo_server.storages.file.log import Log
+from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.writer import FileGroup, Writer, failure, lay_out
 
 A, B = pack_id(1), pack_id(2)
@@ -182,3 +184,65 @@ def test_a_closed_writer_gives_the_first_reason(tmp_path: Path) -> None:
 
 def test_a_failure_without_text_still_says_something() -> None:
     assert str(failure("Data.fs", OSError("odd"))) == "Data.fs: odd"
+
+
+def test_what_was_anticipated_is_finished_and_nothing_else_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    writer, index = writer_of(path), Index()
+    expected = prepared((A, b"a"), metadata=(b"user", b"", b""))
+    writer.anticipate(expected, index)
+    before = path.read_bytes()
+    assert before[4 + STATUS_OFFSET : 5 + STATUS_OFFSET] == b"c"
+    assert writer.end == 4
+    group = writer.write([expected], index)
+    after = path.read_bytes()
+    assert writer.end == group.end == len(after)
+    assert after == before[: 4 + STATUS_OFFSET] + b" " + before[5 + STATUS_OFFSET :]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["expected", "equal", "other", "two", "nothing"]), st.integers(1, 300)), max_size=6
+    )
+)
+def test_whatever_is_written_after_an_anticipation_the_file_has_that_and_no_more(steps: list[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "Data.fs")
+        writer, index, written = writer_of(path), Index(), []
+        for number, (what, size) in enumerate(steps):
+            anticipated = prepared((A, b"x" * size))
+            writer.anticipate(anticipated, index)
+            groups = {
+                "expected": [anticipated],
+                "equal": [prepared((A, b"x" * size))],  # not the same object, so it may be another client's
+                "other": [prepared((B, b"y" * (size // 2 + 1)))],
+                "two": [anticipated, prepared((B, b"z" * number + b"z"))],
+                "nothing": [],
+            }
+            group = writer.write(groups[what], index)
+            index.update(group.entries)
+            written += [[(oid, data) for oid, _, data, _, _ in transaction.writes] for transaction in groups[what]]
+            assert path.stat().st_size == writer.end
+            reader = Reader(str(path), Descriptor(str(path), os.O_RDONLY))
+            log = Log(reader, writer.end).transactions(None, None)
+            assert [[(oid, data) for oid, _, data, _ in transaction.records] for transaction in log] == written
+
+
+def test_an_anticipation_that_fails_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    writer = writer_of(path)
+    transaction = prepared((A, b"x" * 1000))
+    with file_size_limit(100), pytest.raises(StorageError, match=r"Data\.fs: File too large"):
+        writer.anticipate(transaction, Index())
+    assert path.read_bytes() == b"FS30"
+    group = writer.write([transaction], Index())
+    assert len(path.read_bytes()) == group.end
+
+
+def test_what_was_anticipated_in_vain_goes_when_the_writer_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    writer = writer_of(path)
+    writer.anticipate(prepared((A, b"a")), Index())
+    writer.leave()
+    assert path.read_bytes() == b"FS30"
