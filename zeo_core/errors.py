@@ -19,6 +19,10 @@
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
     +- ConnectionStateError             a database or connection was used while closed, or closed while in use
+    +- BlobError                        a blob is used in a way that its state does not allow
+    |  +- OpenedBlobError (ValueError)  it is to be committed while its file is open for writing or reading
+    +- Unsupported                      the storage cannot do this at all
+    +- ExportError                      an export file is damaged, or none; carries path
     +- StateLoadError                   an object's record was found, but its state could not be made from it
     +- UnpicklableError (TypeError)     an object cannot be stored: something in its state has no pickle
     +- ConfigurationError               a configuration file, option or address that cannot be used
@@ -36,24 +40,27 @@ ZODB.POSException.ConflictError` catches it. Whoever can write that has ZODB imp
 
 import reprlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from transaction.interfaces import TransientError
 
-from zeo_core.ids import Oid, Tid, is_id, oid_repr, tid_repr
+from zeo_core.ids import Oid, Tid, oid_repr, tid_repr
 
 __all__ = [
+    "BlobError",
     "ClientDisconnected",
     "CommitInDoubtError",
     "ConfigurationError",
     "ConflictError",
     "ConnectionStateError",
+    "ExportError",
     "FileFormatError",
     "FileLockedError",
     "InvalidObjectReference",
     "LocalProtocolError",
     "MultipleUndoErrors",
+    "OpenedBlobError",
     "POSKeyError",
     "ProtocolError",
     "ReadConflictError",
@@ -68,9 +75,10 @@ __all__ = [
     "StorageTransactionError",
     "UndoError",
     "UnpicklableError",
+    "Unsupported",
     "ZeodError",
-    "from_wire",
-    "to_wire",
+    "class_on_the_wire",
+    "shown",
 ]
 
 
@@ -117,6 +125,11 @@ _by_wire_name: dict[str, type[Exception]] = {
     "builtins.TypeError": TypeError,
     "builtins.ValueError": ValueError,
 }
+
+
+def class_on_the_wire(name: str) -> type[Exception] | None:
+    """Return the class that travels under `name` (zeo_core.wire.faults), None if there is none."""
+    return _by_wire_name.get(name)
 
 
 def _wire(name: str) -> Callable[[_Class], _Class]:
@@ -302,6 +315,15 @@ class CommitInDoubtError(ZeodError):
         return f"commit in doubt: the connection to {self.address} was lost before it was confirmed: {self.reason}"
 
 
+_shown = reprlib.Repr()  # what a peer sent may be long, or nested too deep for repr
+_shown.maxlevel, _shown.maxstring, _shown.maxother = 4, 500, 100
+
+
+def shown(value: object) -> str:
+    """Return a text for what a peer sent, of a bearable length whatever it is."""
+    return _shown.repr(value)
+
+
 class ServerError(ZeodError):
     """The server reported an error of a class that this client does not know: its dotted `name` and its arguments."""
 
@@ -310,7 +332,7 @@ class ServerError(ZeodError):
         self.name, self.arguments = name, arguments
 
     def __str__(self) -> str:
-        return f"the server reported {self.name[:100]}: {_shown.repr(self.arguments)}"
+        return f"the server reported {self.name[:100]}: {shown(self.arguments)}"
 
 
 class InvalidObjectReference(ZeodError):
@@ -323,6 +345,35 @@ class ConnectionStateError(ZeodError):
     """A database or a connection was used while it is closed, or closed in the middle of a transaction."""
 
     twin_name: ClassVar[str] = "ZODB.POSException.ConnectionStateError"
+
+
+class BlobError(ZeodError):
+    """A blob's state does not allow what is asked: it is written while it is read, or has no committed data."""
+
+    twin_name: ClassVar[str] = "ZODB.interfaces.BlobError"
+
+
+class OpenedBlobError(BlobError, ValueError):
+    """A changed blob is to be committed while one of its files is open."""
+
+
+class Unsupported(ZeodError):
+    """The storage cannot do this at all, whatever its state."""
+
+    twin_name: ClassVar[str] = "ZODB.POSException.Unsupported"
+
+
+class ExportError(ZeodError):
+    """An export file is damaged or none at all; `path` and `reason` say which and why."""
+
+    twin_name: ClassVar[str] = "ZODB.POSException.ExportError"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: cannot be imported: {self.reason}"
 
 
 class StateLoadError(ZeodError):
@@ -370,100 +421,3 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol does not allow."""
-
-
-_Map = Mapping[str, Any]
-_Scalar = bytes | str | int | float | None
-
-_shown = reprlib.Repr()  # what a peer sent may be long, or nested too deep for repr
-_shown.maxlevel, _shown.maxstring, _shown.maxother = 4, 500, 100
-
-
-def to_wire(error: BaseException) -> tuple[str, Sequence[object] | _Map]:
-    """Return (dotted class name, arguments) as an M5 error reply carries them.
-
-    A conflict travels as its attributes, all of which a ZEO client asks for; everything else as its `args`, reduced to
-    text where msgpack could not carry them. Classes without a name on the wire travel under their own or their base's,
-    which a ZEO client shows as a ServerException.
-    """
-    cls = type(error)
-    name = getattr(cls, "wire_name", None) or f"{cls.__module__}.{cls.__qualname__}"
-    if isinstance(error, ConflictError):
-        serials = None if error.serials is None else [_carried(serial) for serial in error.serials]
-        return name, {
-            "message": _carried(error.message),
-            "oid": _carried(error.oid),
-            "serials": serials,
-            "class_name": _carried(error.class_name),
-        }
-    if isinstance(error, MultipleUndoErrors):
-        return name, {"_errs": [[_carried(oid), _carried(reason)] for oid, reason in error.errors]}
-    if isinstance(error, FileFormatError | FileLockedError | StorageFullError):
-        return name, [_carried(str(error))]
-    return name, [_carried(arg) for arg in error.args]
-
-
-def _carried(value: object) -> object:
-    """Return `value`, or the nearest text, as msgpack can carry it."""
-    if isinstance(value, bytes | float | None) or (isinstance(value, int) and -(2**63) <= value < 2**64):
-        return value
-    # a file name that is no UTF-8 has lone surrogates in Python
-    return str(value).encode("utf-8", "backslashreplace").decode()
-
-
-def from_wire(name: object, arguments: object) -> Exception:
-    """Return the exception that an error reply stands for: a class known here, or a ServerError.
-
-    Whatever a peer sends, this does not raise, nor does the `str` of what it returns: arguments that do not fit the
-    class make a ServerError that shows them.
-    """
-    cls = _by_wire_name.get(name) if isinstance(name, str) else None
-    if cls is None:
-        return ServerError(name if isinstance(name, str) else _shown.repr(name), arguments)
-    if issubclass(cls, ConflictError):
-        known = _conflict_arguments(arguments)
-        return ServerError(str(name), arguments) if known is None else cls(*known)
-    if cls is MultipleUndoErrors:
-        pairs = _undo_pairs(arguments)
-        return cls(pairs) if pairs else ServerError(str(name), arguments)
-    if isinstance(arguments, Mapping):
-        arguments = tuple(arguments.values())
-    if not isinstance(arguments, list | tuple) or not all(isinstance(value, _Scalar) for value in arguments):
-        return ServerError(str(name), arguments)
-    if cls is UndoError and not _undo_arguments_fit(arguments):
-        return ServerError(str(name), arguments)
-    if cls is POSKeyError and not (len(arguments) == 1 and is_id(arguments[0])):
-        return ServerError(str(name), arguments)
-    return cls(*arguments)
-
-
-def _undo_arguments_fit(arguments: Sequence[object]) -> bool:
-    reason = arguments[0] if arguments else ""
-    oid = arguments[1] if len(arguments) > 1 else None
-    return len(arguments) <= 2 and isinstance(reason, str) and (oid is None or is_id(oid))
-
-
-def _undo_pairs(arguments: object) -> list[tuple[Oid, str]]:
-    """Return the pairs of a MultipleUndoErrors; none if they are not what they must be."""
-    found = arguments.get("_errs") if isinstance(arguments, Mapping) else None
-    if not isinstance(found, list | tuple):
-        return []
-    pairs = [tuple(pair) for pair in found if isinstance(pair, list | tuple) and len(pair) == 2]
-    fit = all(is_id(oid) and isinstance(reason, str) for oid, reason in pairs)
-    return pairs if fit and len(pairs) == len(found) else []
-
-
-def _conflict_arguments(arguments: object) -> tuple[Any, ...] | None:
-    """Return message, oid, serials and class name of a conflict, None if they are not what they must be."""
-    if isinstance(arguments, Mapping):
-        message, oid, serials, class_name = map(arguments.get, ("message", "oid", "serials", "class_name"))
-    elif isinstance(arguments, list | tuple) and len(arguments) <= 4:
-        message, oid, serials, class_name = (*arguments, None, None, None, None)[:4]
-    else:
-        return None
-    if serials is not None:
-        if not isinstance(serials, list | tuple) or len(serials) != 2 or not all(map(is_id, serials)):
-            return None
-        serials = tuple(serials)
-    texts_fit = all(isinstance(text, str | None) for text in (message, class_name))
-    return (message, oid, serials, class_name) if texts_fit and (oid is None or is_id(oid)) else None

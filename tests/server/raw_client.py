@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from zeo_core.errors import from_wire
 from zeo_core.ids import ZERO_TID, Oid, Tid
+from zeo_core.wire.faults import from_wire
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
 
 __all__ = ["RawClient", "connect"]

@@ -26,8 +26,9 @@ from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
 from zeo_client.transport.spin import Spin
-from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError, from_wire
+from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
 from zeo_core.wire.codec import Encoder
+from zeo_core.wire.faults import from_wire
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
 
 __all__ = [

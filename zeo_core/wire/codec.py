@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zeo_core.errors import RemoteProtocolError, to_wire
+from zeo_core.errors import RemoteProtocolError
+from zeo_core.wire.faults import to_wire
 from zeo_core.wire.frames import encode_frame
 
 __all__ = [

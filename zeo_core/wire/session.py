@@ -102,7 +102,7 @@ class Reply(NamedTuple):
 
 
 class ErrorReply(NamedTuple):
-    """The peer answers the call `message_id` with an error; `errors.from_wire` makes an exception of it."""
+    """The peer answers the call `message_id` with an error; `faults.from_wire` makes an exception of it."""
 
     message_id: Any
     name: str

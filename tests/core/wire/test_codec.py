@@ -11,9 +11,10 @@ import ZEO.asyncio.marshal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeo_core.errors import ConflictError, POSKeyError, RemoteProtocolError, to_wire
+from zeo_core.errors import ConflictError, POSKeyError, RemoteProtocolError
 from zeo_core.ids import pack_id, tid_from_time
 from zeo_core.wire import codec
+from zeo_core.wire.faults import to_wire
 from zeo_core.wire.frames import FrameDecoder
 
 zeo_encode = ZEO.asyncio.marshal.encoder(b"M5")

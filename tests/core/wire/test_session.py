@@ -21,9 +21,10 @@ from tests.core.wire.sessions import (
     roles,
 )
 from tests.core.wire.test_methods import OID, TID, required, valid_args
-from zeo_core.errors import ConflictError, LocalProtocolError, POSKeyError, from_wire
+from zeo_core.errors import ConflictError, LocalProtocolError, POSKeyError
 from zeo_core.wire import session as wire
 from zeo_core.wire.codec import Encoder
+from zeo_core.wire.faults import from_wire
 from zeo_core.wire.frames import encode_frame
 from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Method
 from zeo_core.wire.session import (
