@@ -14,6 +14,8 @@ from typing import Any, NoReturn, Self
 from persistent import Persistent
 from zodbpickle.pickle_3 import PicklingError, _Pickler
 
+from zeo_client.zodb_names import OWN
+
 __all__ = ["Broken", "BrokenPickler", "PersistentBroken", "find_class", "persistent_broken", "rebuild"]
 
 
@@ -123,6 +125,8 @@ def find_class(module: str, name: str) -> Any:
 
     Nothing is remembered of a failure but the placeholder: a class that appears later is found later.
     """
+    if module[:5] == "ZODB." and (module, name) in OWN:
+        return OWN[module, name]
     try:
         return getattr(sys.modules[module], name)
     except (KeyError, AttributeError):

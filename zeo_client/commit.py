@@ -6,10 +6,12 @@ from typing import Any, Final
 
 from transaction.interfaces import InvalidSavepointRollbackError
 
+from zeo_client.blob import Blob
+from zeo_client.blob_access import BlobAccess
 from zeo_client.savepoint import SPOOL_MEMORY_BYTES, Mark, Savepoint, Spool
 from zeo_client.serialize import Jar, ObjectWriter, dotted_name
 from zeo_client.snapshot import InvalidationHub, Snapshot
-from zeo_core.errors import ConflictError, InvalidObjectReference, StorageTransactionError
+from zeo_core.errors import ConflictError, InvalidObjectReference, OpenedBlobError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr
 from zeo_core.storage import Transacts
 
@@ -18,7 +20,8 @@ __all__ = ["LARGE_RECORD_BYTES", "Commit", "StorageTransaction"]
 LARGE_RECORD_BYTES: Final = 16 * 1024 * 1024
 """ZODB's default for the size from which on a record is worth a warning."""
 
-_Store = Callable[[Oid, Tid, bytes], object]
+_Store = Callable[[Oid, Tid, bytes, str | None], object]
+"""Stores an oid, the serial it was made from, its data, and the file of a blob, which is taken over."""
 
 
 class StorageTransaction:
@@ -49,6 +52,8 @@ class Commit:
         self._storage = storage
         self._snapshot = snapshot
         self._hub = hub
+        self.blobs = BlobAccess(storage, lambda oid: None if self._spool is None else self._spool.blob(oid))
+        """The way to the files of the connection's blobs."""
         self._writer = ObjectWriter(jar)
         self._registered: list[Any] = []  # changed by the application, or added; the order of the changes
         # Without a committed revision and in no savepoint yet: added, or met while storing.
@@ -72,6 +77,10 @@ class Commit:
 
     def adopt(self, obj: Any, oid: Oid | None = None) -> Oid:
         """Give a new object its oid; it loses it again if the transaction is aborted."""
+        if type(obj).__module__ == "ZODB.blob":
+            raise InvalidObjectReference(
+                "a Blob of ZODB's can only be stored through ZODB.DB: use zeo_client.Blob here"
+            )
         if oid is None:
             oid = self._storage.new_oid()
         obj._p_jar = self._jar
@@ -106,7 +115,7 @@ class Commit:
         """
         spool = self._spool
         if spool is None:
-            spool = self._spool = Spool(self.spool_memory_bytes)
+            spool = self._spool = Spool(self.spool_memory_bytes, blob_parent=self.blobs.temporary_directory)
         self._store_changed(spool.store)
         for oid, obj in self._stored.items():
             if oid in self._new:
@@ -156,8 +165,11 @@ class Commit:
         """Second phase: store all changed objects, the new ones that can be reached from them, and the savepoints'."""
         storage, key = self._storage, self._key
 
-        def store(oid: Oid, serial: Tid, data: bytes) -> None:
-            storage.store(oid, serial, data, "", key)
+        def store(oid: Oid, serial: Tid, data: bytes, blob: str | None) -> None:
+            if blob is None:
+                storage.store(oid, serial, data, "", key)
+            else:
+                self.blobs.storage("Storing").storeBlob(oid, serial, data, blob, "", key)
 
         try:
             self._store_changed(store)
@@ -189,11 +201,16 @@ class Commit:
         while waiting:
             obj = waiting.pop()
             oid = obj._p_oid
+            file = None
+            if type(obj) is Blob:
+                file = self._new_file_of(obj)
+                if file is None:
+                    continue
             data = writer.serialize(obj)
             size = len(data)
             if size >= self.large_record_bytes:
                 self._warn_of_large_record(obj, size)
-            store(oid, getattr(obj, "_p_serial", ZERO_TID), data)
+            store(oid, getattr(obj, "_p_serial", ZERO_TID), data, file)
             if oid in new:
                 cache[oid] = obj
             stored[oid] = obj
@@ -208,7 +225,7 @@ class Commit:
         for oid in spool.oids():
             if oid not in self._stored:
                 data, serial = spool.load(oid)
-                store(oid, serial, data)
+                store(oid, serial, data, spool.blob(oid))
                 self._stored[oid] = None
 
     def _warn_of_large_record(self, obj: Any, size: int) -> None:
@@ -219,6 +236,16 @@ class Commit:
             UserWarning,
             stacklevel=2,
         )
+
+    def _new_file_of(self, blob: Blob) -> str | None:
+        """Return the file that the blob was given since it was stored last, to be taken over; None if it has none."""
+        self.blobs.storage("Storing")
+        if blob.opened():
+            raise OpenedBlobError(f"the blob {oid_repr(blob._p_oid)} is open; close its files before the commit")
+        file = blob.take_uncommitted()
+        if file is None:
+            blob._p_changed = False
+        return file
 
     def vote(self) -> None:
         """Third phase: the storage's last word on conflicts."""

@@ -8,6 +8,7 @@ import transaction as transaction_package
 from persistent import PickleCache
 from transaction.interfaces import NoTransaction
 
+from zeo_client.blob_access import BlobAccess
 from zeo_client.commit import Commit
 from zeo_client.root import Root
 from zeo_client.savepoint import Savepoint
@@ -217,6 +218,11 @@ class Connection:
     def new_oid(self) -> Oid:
         """Return a fresh oid."""
         return self._storage.new_oid()
+
+    @property
+    def blobs(self) -> BlobAccess:
+        """The way to the files of the connection's blobs, for them."""
+        return self._commit.blobs
 
     def adopt(self, obj: Any, oid: Oid | None = None) -> Oid:
         """Give a new object an oid and this connection; until it is committed, an abort takes both away again."""

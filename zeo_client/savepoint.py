@@ -3,6 +3,8 @@
 The records of the changed objects go into a spool, which is in memory up to a size and in a temporary file beyond. A
 savepoint is no copy of anything: it is how far the spool was written. To roll back is to forget what came later.
 
+The file of a blob is moved to a directory of the spool's; see zeo_client.savepoint_blobs.
+
 A record in the spool: its oid, the serial of the revision it was made from, its length (8 bytes each, big-endian), and
 its data. Nobody but the transaction reads the file, and no name leads to it.
 """
@@ -14,6 +16,7 @@ from typing import Final, NamedTuple
 
 from transaction.interfaces import InvalidSavepointRollbackError
 
+from zeo_client.savepoint_blobs import SavepointBlobs
 from zeo_core.errors import StorageError
 from zeo_core.ids import Oid, Tid, oid_repr
 
@@ -39,13 +42,21 @@ class Spool:
     (`created`). All methods raise StorageError if the temporary file cannot be written or read.
     """
 
-    def __init__(self, memory_bytes: int = SPOOL_MEMORY_BYTES, directory: str | None = None) -> None:
+    def __init__(
+        self,
+        memory_bytes: int = SPOOL_MEMORY_BYTES,
+        directory: str | None = None,
+        *,
+        blob_parent: Callable[[], str] = tempfile.gettempdir,
+    ) -> None:
+        """Keep blobs in a directory that is made, once there is one, in the directory that `blob_parent` returns."""
         self.created: dict[Oid, bool] = {}
         """The new objects; True for those that nobody added, but that others refer to."""
         self._file = tempfile.SpooledTemporaryFile(memory_bytes, dir=directory, prefix="zeod-savepoint-")  # noqa: SIM115
         self._directory = directory or tempfile.gettempdir()
         self._end = 0
         self._positions: dict[Oid, int] = {}
+        self._blobs = SavepointBlobs(blob_parent)
         # Each record with the position of the object's record before it: a savepoint that copied the positions instead
         # would make a transaction of many savepoints take the square of its time.
         self._log: list[tuple[Oid, int | None]] = []
@@ -56,8 +67,10 @@ class Spool:
     def __contains__(self, oid: Oid) -> bool:
         return oid in self._positions
 
-    def store(self, oid: Oid, serial: Tid, data: bytes) -> None:
-        """Add a record."""
+    def store(self, oid: Oid, serial: Tid, data: bytes, blob: str | None = None) -> None:
+        """Add a record, and the file of its blob, which is taken over."""
+        if blob is not None:
+            self._blobs.take(self._end, blob)
         try:
             self._file.seek(self._end)
             self._file.write(_HEADER.pack(oid, serial, len(data)))
@@ -81,6 +94,11 @@ class Spool:
         if found != oid or len(data) != size:
             raise StorageError(f"a savepoint's file in {self._directory} is damaged: no record of {oid_repr(oid)}")
         return data, serial
+
+    def blob(self, oid: Oid) -> str | None:
+        """Return the path of the file that came with the object's last record, None if there is none."""
+        position = self._positions.get(oid)
+        return None if position is None else self._blobs.path(position)
 
     def oids(self) -> list[Oid]:
         """Return the oids of all objects in the order in which their last records were written."""
@@ -112,14 +130,16 @@ class Spool:
             else:
                 self._positions[oid] = before
         self._end = mark.end
+        self._blobs.cut(self._end)
         try:
             self._file.truncate(self._end)
         except OSError as error:
             raise StorageError(f"cannot cut a savepoint's file in {self._directory}: {error}") from error
 
     def close(self) -> None:
-        """Remove the file."""
+        """Remove the file, and the blobs that are left."""
         self._file.close()
+        self._blobs.close()
 
 
 class Savepoint:

@@ -14,8 +14,9 @@ from persistent.wref import WeakRef, WeakRefMarker
 from transaction.interfaces import TransientError
 from zodbpickle import pickle
 
-from zeo_client.broken import Broken, BrokenPickler, persistent_broken
+from zeo_client.broken import Broken, BrokenPickler, find_class, persistent_broken
 from zeo_client.unpicklable import unpicklable_path
+from zeo_client.zodb_names import OWN, written_by_zodb
 from zeo_core.errors import InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
 from zeo_core.ids import Oid, oid_repr
 from zeo_core.record import pickle_source
@@ -119,7 +120,7 @@ class ObjectWriter:
             # Both pickles share a memo: the state names classes that the metadata have named already by number.
             pickler.dump(metadata)
             pickler.dump(state)
-            return b"".join(chunks)
+            return written_by_zodb(b"".join(chunks))
         finally:
             chunks.clear()
             pickler.clear_memo()  # afterwards, because it would keep the state alive until the next object
@@ -225,10 +226,10 @@ class _RecordUnpickler(pickle.Unpickler):
 class ObjectReader:
     """Reads records into the objects of one connection; `cache` is the connection's PickleCache."""
 
-    def __init__(self, jar: Jar, cache: Any, find_class: FindClass) -> None:
+    def __init__(self, jar: Jar, cache: Any, finder: FindClass) -> None:
         self._jar = jar
         self._cache = cache
-        self._find_class = find_class
+        self._find_class = finder if finder is find_class else _own_first(finder)
         self._load_reference = self._reference_loader()
 
     def ghost(self, oid: Oid, data: bytes) -> Any:
@@ -320,6 +321,16 @@ class ObjectReader:
         with contextlib.suppress(InvalidObjectReference):
             reference.dm = self._jar.get_connection(database_name)
         return reference
+
+
+def _own_first(finder: FindClass) -> FindClass:
+    """Return `finder` for all but the classes that stand for ZODB's; `find_class` knows them itself."""
+
+    def find(module: str, name: str) -> Any:
+        own = OWN.get((module, name))
+        return finder(module, name) if own is None else own
+
+    return find
 
 
 def _oid(oid: Any) -> Oid:

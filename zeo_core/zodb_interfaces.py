@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["ZODBInterfaces"]
 
 _INTERFACES = (
+    "IBlob",
     "IBlobStorage",
     "IBlobStorageRestoreable",
     "IExternalGC",
@@ -22,7 +23,7 @@ _INTERFACES = (
     "IStorageTransactionInformation",
     "IStorageUndoable",
 )
-"""Those that say what a storage can do; not IMVCCStorage, which says that its instances are a connection's own."""
+"""Those that say what a storage or a blob is; not IMVCCStorage: that one's instances are a connection's own."""
 
 
 class ZODBInterfaces:
