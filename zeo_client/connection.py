@@ -1,12 +1,15 @@
 """A Connection: the objects of a database as one transaction sees them."""
 
 import contextlib
+import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import transaction as transaction_package
 from persistent import PickleCache
-from transaction.interfaces import NoTransaction
+from transaction.interfaces import NoTransaction, TransientError
 
 from zeo_client.blob_access import BlobAccess
 from zeo_client.commit import Commit
@@ -14,13 +17,21 @@ from zeo_client.root import Root
 from zeo_client.savepoint import Savepoint
 from zeo_client.serialize import ObjectReader, dotted_name
 from zeo_client.snapshot import Snapshot
-from zeo_core.errors import ConnectionStateError, InvalidObjectReference
-from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, oid_repr
+from zeo_core.errors import ConflictError, ConnectionStateError, InvalidObjectReference
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr
+from zeo_core.storage import Prefetches, Syncs
 
 if TYPE_CHECKING:
     from zeo_client.db import DB
 
 __all__ = ["Connection"]
+
+_get_ident = threading.get_ident
+
+logger = logging.getLogger(__name__)
+
+_NOBODY: Final = 0
+"""The number of no thread."""
 
 
 class Connection:
@@ -39,6 +50,9 @@ class Connection:
         self._reader = ObjectReader(self, self._cache, db.class_finder(self))
         self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
         self._load = self._snapshot.load  # once there is a savepoint, Commit.load
+        self._sync = db.storage.sync if isinstance(db.storage, Syncs) else None
+        self._load_count = 0
+        self._user = _NOBODY  # the thread that is loading or committing at the moment
         self._joined = False
         self._explicit = False
         self.transaction_manager: Any = None
@@ -113,6 +127,18 @@ class Connection:
         """Make the objects that were not used for the longest time ghosts, down to the cache's size."""
         self._cache.incrgc()
 
+    def cacheFullSweep(self) -> None:  # noqa: N802
+        """Make all unchanged objects ghosts but those that were used since the last sweep."""
+        self._cache.full_sweep()
+
+    def prefetch(self, *args: Oid | Any | Iterable[Oid | Any]) -> None:
+        """Make it fast to load these objects next: given as oids, objects, or collections of oids and objects.
+
+        That pays off with a storage that is far away; others do nothing.
+        """
+        if isinstance(self._storage, Prefetches):
+            self._storage.prefetch(_flat_oids(args), self._snapshot.start)
+
     def isReadOnly(self) -> bool:  # noqa: N802
         """Tell whether the storage refuses all changes."""
         if self.opened is None:
@@ -131,6 +157,13 @@ class Connection:
             f"the database {database_name!r} is not open beside {self._db.database_name!r},"
             " and an object of it was asked for"
         )
+
+    def getTransferCounts(self, clear: bool = False) -> tuple[int, int]:  # noqa: N802
+        """Return how many objects were loaded and stored, since the last call that said `clear`."""
+        counts = self._load_count, self._commit.stored_count
+        if clear:
+            self._load_count = self._commit.stored_count = 0
+        return counts
 
     def close(self) -> None:
         """Give the connection back to the database's pool, with the objects in its cache.
@@ -191,22 +224,69 @@ class Connection:
 
     def setstate(self, obj: Any) -> None:
         """Load the state of a ghost."""
+        user, ident = self._user, _get_ident()
+        if user not in (_NOBODY, ident):
+            self._refuse_two_threads(user)
         oid = obj._p_oid
-        if self.opened is None:
-            self._refuse(f"load the state of {dotted_name(obj)} with oid {oid_repr(oid)}")
-        data, serial = self._load(oid)
-        self._reader.set_state(obj, data)
+        self._user = ident
+        try:
+            if self.opened is None:
+                self._refuse(f"load the state of {dotted_name(obj)} with oid {oid_repr(oid)}")
+            data, serial = self._load(oid)
+            self._reader.set_state(obj, data)
+        except Exception as error:
+            self._report_load(obj, oid, error)
+            raise
+        finally:
+            self._user = user
         obj._p_serial = serial
         size = len(data)
         self._cache.update_object_size_estimation(oid, size)
         obj._p_estimated_size = size
+        self._load_count += 1
+
+    def _report_load(self, obj: Any, oid: Oid, error: Exception) -> None:
+        if isinstance(error, ConflictError):
+            if error.class_name is None:
+                error.name_class(dotted_name(obj))
+        elif not isinstance(error, TransientError):
+            # Who reads an attribute seldom expects this, and may catch it too broadly.
+            logger.error("cannot load the state of %s with oid %s", dotted_name(obj), oid_repr(oid), exc_info=True)
+
+    def oldstate(self, obj: Any, tid: Tid) -> Any:
+        """Return the state that transaction `tid` gave to `obj`; POSKeyError if it gave it none."""
+        return self._reader.state(obj, self._storage.load_serial(obj._p_oid, tid))
 
     def register(self, obj: Any) -> None:
         """Take note that `obj` is about to be changed for the first time in this transaction."""
+        if self._user:
+            self._check_thread()
         if not self._joined:
             # Before the object is noted: joining may take a savepoint, which must not have the change.
             self._join()
         self._commit.register(obj)
+
+    def _check_thread(self) -> None:
+        user = self._user
+        if user not in (_NOBODY, _get_ident()):
+            self._refuse_two_threads(user)
+
+    def _refuse_two_threads(self, user: int) -> NoReturn:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        raise ConnectionStateError(
+            f"{self!r} is used by two threads at once, {names.get(user, user)!r} and"
+            f" {threading.current_thread().name!r}; give each its own connection from DB.open()"
+        )
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Refuse other threads meanwhile."""
+        self._check_thread()
+        user, self._user = self._user, _get_ident()
+        try:
+            yield
+        finally:
+            self._user = user
 
     def _join(self) -> None:
         if not self._joined:
@@ -236,7 +316,8 @@ class Connection:
 
     def savepoint(self) -> Savepoint:
         """Keep aside what was changed so far, let objects go from the cache, and return the way back."""
-        savepoint = self._commit.savepoint()
+        with self._in_use():
+            savepoint = self._commit.savepoint()
         self._load = self._commit.load
         self.cacheGC()
         return savepoint
@@ -247,15 +328,18 @@ class Connection:
 
     def commit(self, transaction: Any) -> None:
         """Store what was changed; ConflictError where the storage finds out at once."""
-        self._commit.store()
+        with self._in_use():
+            self._commit.store()
 
     def tpc_vote(self, transaction: Any) -> None:
         """Ask for the storage's promise; ConflictError, ReadConflictError."""
-        self._commit.vote()
+        with self._in_use():
+            self._commit.vote()
 
     def tpc_finish(self, transaction: Any) -> None:
         """Commit for good."""
-        self._commit.finish()
+        with self._in_use():
+            self._commit.finish()
         self._load = self._snapshot.load
         self._joined = False
 
@@ -276,8 +360,10 @@ class Connection:
     def beforeCompletion(self, transaction: Any) -> None:  # noqa: N802
         """Do nothing."""
 
-    def newTransaction(self, transaction: Any) -> None:  # noqa: N802
-        """See the newest state of the database from now on."""
+    def newTransaction(self, transaction: Any, sync: bool = True) -> None:  # noqa: N802
+        """See the newest state of the database from now on; with `sync`, what the storage finds when it looks anew."""
+        if sync and self._sync is not None:
+            self._sync()
         self._move_on()
 
     def afterCompletion(self, transaction: Any) -> None:  # noqa: N802
@@ -287,9 +373,23 @@ class Connection:
         self._cache.incrgc()
 
     def _move_on(self) -> None:
+        if self._user:
+            self._check_thread()
         self._commit.forget_reads()
         changed = self._snapshot.advance()
         if changed is None:
             changed = self._cache.cache_data
         if changed:
             self._cache.invalidate(list(changed))
+
+
+def _flat_oids(args: Iterable[Any]) -> Iterator[Oid]:
+    """Return the oids of what is an oid, an object, or a collection of these."""
+    for arg in args:
+        if isinstance(arg, bytes):
+            yield arg
+        elif hasattr(arg, "_p_oid"):
+            if arg._p_oid is not None:
+                yield arg._p_oid
+        else:
+            yield from _flat_oids(arg)

@@ -259,6 +259,17 @@ class ObjectReader:
             # Also because an AttributeError from here would look like an attribute that the object has not got.
             raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
 
+    def state(self, obj: Any, data: bytes) -> Any:
+        """Return the state in a record of `obj`, without touching `obj`; StateLoadError if it cannot be made."""
+        try:
+            unpickler = self._unpickler(data)
+            unpickler.load()
+            return unpickler.load()
+        except (ZeodError, TransientError):
+            raise
+        except Exception as error:
+            raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
+
     def _unpickler(self, data: bytes) -> Any:
         unpickler = _RecordUnpickler(pickle_source(data))
         unpickler.find_class = self._find_class

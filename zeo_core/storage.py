@@ -16,7 +16,7 @@ Rules of order, which no signature can say:
 6. An oid given out by `new_oids` is never given out again, not even after a restart if it was ever stored (lesson B25).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.ids import Oid, Tid
@@ -40,8 +40,10 @@ __all__ = [
     "Loads",
     "LoadsCached",
     "Packs",
+    "Prefetches",
     "Progress",
     "ServedStorage",
+    "Syncs",
     "Transacts",
     "TransactsBlobs",
     "Undoes",
@@ -90,6 +92,22 @@ class LoadsCached(Protocol):
 
     def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
         """Do as `load_before` does, but raise BlockingIOError rather than wait."""
+
+
+@runtime_checkable
+class Prefetches(Protocol):
+    """A storage for which many loads at once are cheaper than one after the other."""
+
+    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
+        """Make later loads of these objects' states before `tid` fast. What cannot be loaded is passed over."""
+
+
+@runtime_checkable
+class Syncs(Protocol):
+    """A storage whose `last_tid` may lag behind what others have committed."""
+
+    def sync(self, force: bool = True) -> None:
+        """Catch up, before a transaction begins; without `force` only if that costs nothing."""
 
 
 @runtime_checkable

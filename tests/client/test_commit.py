@@ -222,3 +222,14 @@ def test_others_hear_of_a_commit_before_the_last_tid_moves(db: DB, manager: Any,
     root["a"] = 1
     manager.commit()
     assert seen == [(True, True)]
+
+
+def test_a_large_record_is_warned_of_and_stored(db: DB, manager: Any, storage: Watched) -> None:
+    root = opened(db, manager, storage)
+    root._p_jar._commit.large_record_bytes = 1000
+    root["small"] = Node(x="x" * 500)
+    manager.commit()
+    root["large"] = large = Node(x="x" * 2000)
+    with pytest.warns(UserWarning, match=r"the record of tests\.client\.objects\.Node with oid 0x02 is large: 2\d\d\d"):
+        manager.commit()
+    assert large._p_serial == db.lastTransaction()

@@ -1,6 +1,7 @@
 """Connections: objects, transactions and what they show."""
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from zeo_core.errors import (
     ConnectionStateError,
     InvalidObjectReference,
     POSKeyError,
+    ReadConflictError,
+    StateLoadError,
     StorageTransactionError,
     UnpicklableError,
 )
-from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, pack_id
 from zeo_server.storages.mapping import MappingStorage
 
 # -- objects
@@ -288,3 +291,144 @@ def test_a_change_behind_the_back_is_seen(ann: Session, storage: MappingStorage)
     assert a.x == 1
     ann.conn.sync()
     assert a.x == 7
+
+
+# -- loading
+
+
+def test_a_past_state_can_be_looked_at(ann: Session) -> None:
+    ann.root["a"] = a = Node(x=1, other=Node(x=5))
+    ann.commit()
+    first = a._p_serial
+    a.x = 2
+    ann.commit()
+    past = ann.conn.oldstate(a, first)
+    assert (past["x"], past["other"]) == (1, a.other)
+    assert (a.x, ann.conn.oldstate(a, a._p_serial)["x"]) == (2, 2)
+    with pytest.raises(POSKeyError):
+        ann.conn.oldstate(a, pack_id(1))
+
+
+def test_a_state_that_cannot_be_loaded_is_logged(ann: Session, caplog: pytest.LogCaptureFixture) -> None:
+    ann.root["a"] = a = Refractory(x=1)
+    ann.commit()
+    oid = oid_repr(a._p_oid)
+    a._p_deactivate()
+    with pytest.raises(StateLoadError):
+        _ = a.x
+    unknown = Refractory.__new__(Refractory)
+    ann.conn._cache.new_ghost(pack_id(99), unknown)
+    with pytest.raises(POSKeyError):
+        _ = unknown.x
+    texts = [record.getMessage() for record in caplog.records if record.name == "zeo_client.connection"]
+    name = "tests.client.test_connection.Refractory"
+    assert texts == [f"cannot load the state of {name} with oid {each}" for each in (oid, "0x63")]
+    assert all(record.exc_info for record in caplog.records)
+
+
+class Refractory(Node):
+    def __setstate__(self, _state: Any) -> None:
+        raise RuntimeError("no")
+
+
+def test_a_closed_connection_that_is_asked_for_a_state_is_logged(
+    ann: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann.root["a"] = a = Node(x=1)
+    ann.commit()
+    a._p_deactivate()
+    ann.conn.close()
+    with pytest.raises(ConnectionStateError):
+        _ = a.x
+    [record] = caplog.records
+    assert record.exc_info
+
+
+def test_a_read_conflict_names_the_class_and_is_not_logged(
+    ann: Session, bob: Session, storage: MappingStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.commit()
+    bob.conn.sync()
+    ghost = bob.root["a"]
+    ann.root["a"].x = 2
+    ann.commit()
+    del storage._revisions[ghost._p_oid][0]  # as a pack would
+    with pytest.raises(ReadConflictError, match=r"class tests\.client\.objects\.Node"):
+        _ = ghost.x
+    assert caplog.records == []
+
+
+def test_loads_and_stores_are_counted(ann: Session) -> None:
+    ann.root["a"] = Node(x=1)
+    ann.manager.savepoint()
+    ann.root["a"].x = 2
+    ann.commit()
+    ann.conn.cacheMinimize()
+    ann.conn.getTransferCounts(clear=True)
+    assert ann.root["a"].x == 2
+    ann.root["a"].x = 3
+    ann.commit()
+    assert ann.conn.getTransferCounts(clear=True) == (2, 1)
+    assert ann.conn.getTransferCounts() == (0, 0)
+
+
+def test_a_full_sweep_makes_ghosts_of_what_was_not_used_since(ann: Session) -> None:
+    ann.root["a"] = a = Node(x=1)
+    ann.commit()
+    ann.conn.cacheFullSweep()
+    ann.conn.cacheFullSweep()
+    assert state_of(a) == "ghost"
+
+
+class Far(MappingStorage):
+    """Notes what is fetched beforehand, and when it is to catch up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[list[Oid], Tid]] = []
+        self.synced = 0
+
+    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
+        self.asked.append((list(oids), tid))
+
+    def sync(self, force: bool = True) -> None:
+        assert force
+        self.synced += 1
+
+
+def test_objects_are_fetched_beforehand_where_the_storage_can() -> None:
+    far = Far()
+    with DB(far) as db:
+        ann = Session(db)
+        ann.root["nodes"] = nodes = [Node(x=number) for number in range(3)]
+        ann.commit()
+        oids = [node._p_oid for node in nodes]
+        ann.conn.prefetch(oids[0], nodes[1:], (oid for oid in oids), ann.root, Node())
+        ann.conn.prefetch()
+        start = ann.conn._snapshot.start
+        assert far.asked == [([*oids, *oids, ROOT_OID], start), ([], start)]
+
+
+def test_other_storages_fetch_nothing_beforehand(ann: Session) -> None:
+    ann.conn.prefetch(ROOT_OID, ann.root, [ROOT_OID])
+
+
+def test_a_storage_catches_up_when_a_transaction_begins_and_only_then() -> None:
+    far = Far()
+    with DB(far) as db:
+        far.synced = 0
+        ann = Session(db)
+        assert far.synced == 0
+        ann.root["a"] = 1
+        ann.commit()
+        ann.root["a"] = 2
+        ann.manager.abort()
+        assert far.synced == 0
+        ann.manager.begin()
+        ann.conn.sync()
+        assert far.synced == 2
+        eve = transaction.TransactionManager()
+        eve.begin()
+        db.open(eve)
+        assert far.synced == 3

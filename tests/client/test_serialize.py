@@ -245,7 +245,7 @@ def test_states_of_all_kinds(conn: Connection) -> None:
         ghost = reader.ghost(X, data)
         assert type(ghost) is type(obj)
         reader.set_state(ghost, data)
-        assert ghost.__getstate__() == obj.__getstate__()
+        assert ghost.__getstate__() == reader.state(obj, data) == obj.__getstate__()
 
 
 @pytest.mark.parametrize("metadata", [(Node, None), (Node, ()), (("tests.client.objects", "Node"), None)])
@@ -260,6 +260,8 @@ def test_a_damaged_record_is_named(conn: Connection, data: bytes) -> None:
     node = adopted(conn, Node())
     with pytest.raises(StateLoadError, match="Node with oid") as info:
         reader.set_state(node, data)
+    with pytest.raises(StateLoadError, match="Node with oid"):
+        reader.state(node, data)
     assert (info.value.oid, info.value.class_name) == (node._p_oid, "tests.client.objects.Node")
 
 
