@@ -1,22 +1,21 @@
 """A DB: one storage, and the connections through which threads use its objects."""
 
-import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import transaction as transaction_package
 from persistent.mapping import PersistentMapping
 
+from zeo_client.attempts import DEFAULT_ATTEMPTS, Attempts
 from zeo_client.broken import find_class
 from zeo_client.connection import Connection
 from zeo_client.foreign import contract_of
 from zeo_client.pool import ConnectionPool
 from zeo_client.serialize import FindClass
 from zeo_client.snapshot import InvalidationHub
-from zeo_core.errors import ConflictError, ConnectionStateError, POSKeyError, ReadOnlyError
+from zeo_core.errors import ConnectionStateError, POSKeyError, ReadOnlyError
 from zeo_core.ids import ROOT_OID, Oid, Tid
 from zeo_core.storage import Transacts
 
@@ -24,6 +23,8 @@ __all__ = ["DB", "ClassFactory"]
 
 ClassFactory = Callable[[Connection, str, str], Any]
 """Returns the class, or a stand-in, for a connection, a module and a name."""
+
+_Result = TypeVar("_Result")
 
 _ROOT_ATTEMPTS = 5  # several programs may meet in an empty database; all but the first find the root made
 
@@ -81,27 +82,41 @@ class DB:
         connection.open(transaction_manager)
         return connection
 
-    @contextlib.contextmanager
-    def transaction(self, note: str | None = None) -> Iterator[Connection]:
+    def transaction(
+        self,
+        note: str | None = None,
+        *,
+        attempts: int | None = None,
+        user: str | None = None,
+        extension: Mapping[str, Any] | None = None,
+    ) -> Attempts:
         """Give a connection with a transaction of its own: `with db.transaction() as conn:`.
 
-        It is committed at the end of the block, aborted if an exception leaves it; `note` describes it in the
-        database's history. A ConflictError comes out of the commit: run the block again.
+        It is committed at the end of the block, aborted if an exception leaves it. `note`, `user` and `extension`
+        (plain values by names) describe it in the database's history. A ConflictError comes out of the commit: run the
+        block again. That is what `for attempt in db.transaction(attempts=5): with attempt as conn:` does; after the
+        last attempt the error comes out. Between attempts it waits a moment, longer each time.
         """
-        manager = transaction_package.TransactionManager()
-        connection = self.open(manager)
-        try:
-            begun = manager.begin()
-            if note:
-                begun.note(note)
-            yield connection
-            manager.commit()
-        except BaseException:
-            manager.abort()
-            raise
-        finally:
-            if connection.transaction_manager is manager:  # closed within the block, it may be somebody else's by now
-                connection.close()
+        return Attempts(self, attempts, note, user, extension)
+
+    def run(
+        self,
+        function: Callable[[Connection], _Result],
+        attempts: int = DEFAULT_ATTEMPTS,
+        *,
+        note: str | None = None,
+        user: str | None = None,
+        extension: Mapping[str, Any] | None = None,
+    ) -> _Result:
+        """Call `function` with a connection, commit, and return what it returned; see `transaction`.
+
+        It may be called several times, so all that it does is to be in the database. What it returns should not be
+        persistent objects: their connection is closed afterwards.
+        """
+        for attempt in Attempts(self, attempts, note, user, extension):
+            with attempt as connection:
+                result = function(connection)
+        return result
 
     def lastTransaction(self) -> Tid:  # noqa: N802 - ZODB's name
         """Return the tid of the last transaction, ZERO_TID if there is none."""
@@ -142,21 +157,16 @@ class DB:
         return functools.partial(self._class_factory, connection)
 
     def _ensure_root(self) -> None:
-        for _ in range(_ROOT_ATTEMPTS - 1):
-            with contextlib.suppress(ConflictError):
-                self._make_root()
-                return
-        self._make_root()
+        self.run(self._make_root, _ROOT_ATTEMPTS, note="initial database creation")
 
-    def _make_root(self) -> None:
-        with self.transaction("initial database creation") as connection:
-            if _has(connection, ROOT_OID):
-                return
-            if self.storage.read_only():
-                raise ReadOnlyError(f"{self.storage.name()} is empty and read-only: there is no root object to open")
-            root = PersistentMapping()
-            connection.adopt(root, ROOT_OID)
-            connection.register(root)
+    def _make_root(self, connection: Connection) -> None:
+        if _has(connection, ROOT_OID):
+            return
+        if self.storage.read_only():
+            raise ReadOnlyError(f"{self.storage.name()} is empty and read-only: there is no root object to open")
+        root = PersistentMapping()
+        connection.adopt(root, ROOT_OID)
+        connection.register(root)
 
 
 def _has(connection: Connection, oid: Oid) -> bool:
