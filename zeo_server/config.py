@@ -152,7 +152,6 @@ def file_storage(name: str, path: str, **options: Any) -> StorageSection:
         name,
         path,
         lambda: _open_file(path, **options),
-        (f"{path}: clients cannot store or load blobs over the network yet",) if has_blobs else (),
         with_blobs=None if has_blobs else with_blobs,
     )
 

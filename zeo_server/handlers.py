@@ -1,8 +1,8 @@
 """What each call of a client does: one plain function a method, run in the server's loop, none of which waits.
 
 A handler gets the caller and the arguments, which the session has checked against the table of methods, and returns
-what the reply holds. An exception becomes the error reply. The calls that are answered later (vote, tpc_finish, pack)
-get a callback for the answer as well.
+what the reply holds. An exception becomes the error reply. The calls that are answered later (vote, tpc_finish,
+sendBlob, pack) get a callback for the answer as well.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import ServedStorage
+from zeo_core.storage import HasBlobs, ServedStorage
 from zeo_core.transaction import Revision
 from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS
 from zeo_core.zodb_records import history_line
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
+from zeo_server.commit.uploads import Sender
 from zeo_server.service import Connection
 
 __all__ = ["HANDLERS", "HISTORY_MAX", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
@@ -31,7 +32,7 @@ LABEL_MAX = 100
 """Characters of a client's label that log lines show."""
 
 
-class Caller(Connection, Protocol):
+class Caller(Connection, Sender, Protocol):
     """The connection that a call came on. `coordinator` and `storage` are there once it is registered."""
 
     coordinator: Coordinator
@@ -42,6 +43,9 @@ class Caller(Connection, Protocol):
 
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
+
+    def send_blob(self, oid: Oid, serial: Tid, answer: Answer) -> None:
+        """Send a blob, then the answer."""
 
 
 class Handler(NamedTuple):
@@ -62,7 +66,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "name": caller.storage.name(),
         "supportsUndo": False,
         "supports_record_iternext": False,
-        "interfaces": (),
+        "interfaces": (("ZODB.interfaces", "IBlobStorage"),) if isinstance(caller.storage, HasBlobs) else (),
         "extensions": (CONCURRENT_TRANSACTIONS,),
     }
 
@@ -124,6 +128,31 @@ def _storea(caller: Caller, oid: Oid, serial: Tid, data: bytes, txn_id: Hashable
     caller.coordinator.store(caller, txn_id, oid, serial, data)
 
 
+def _store_blob_start(caller: Caller) -> None:
+    caller.coordinator.uploads.start(caller)
+
+
+def _store_blob_chunk(caller: Caller, chunk: bytes) -> None:
+    caller.coordinator.uploads.add(caller, chunk)
+
+
+def _store_blob_end(caller: Caller, oid: Oid, serial: Tid, data: bytes, txn_id: Hashable) -> None:
+    upload = caller.coordinator.uploads.end(caller)
+    caller.coordinator.store_blob(caller, txn_id, oid, serial, data, upload)
+
+
+def _store_blob_shared(
+    caller: Caller, oid: Oid, serial: Tid, data: bytes, filename: str | bytes, txn_id: Hashable
+) -> None:
+    source = caller.coordinator.uploads.shared(oid, _text(filename))
+    caller.coordinator.store_blob(caller, txn_id, oid, serial, data, source)
+
+
+def _send_blob(caller: Caller, answer: Answer, oid: Oid, serial: Tid) -> None:
+    caller.coordinator.counters.loads += 1
+    caller.send_blob(oid, serial, answer)
+
+
 def _check_current(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> None:
     caller.coordinator.check(caller, txn_id, oid, serial)
 
@@ -182,18 +211,23 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "new_oids": _new_oids,
     "tpc_begin": _tpc_begin,
     "storea": _storea,
+    "storeBlobStart": _store_blob_start,
+    "storeBlobChunk": _store_blob_chunk,
+    "storeBlobEnd": _store_blob_end,
+    "storeBlobShared": _store_blob_shared,
     "checkCurrentSerialInTransaction": _check_current,
     "vote": _vote,
     "tpc_finish": _tpc_finish,
     "tpc_abort": _tpc_abort,
     "history": _history,
+    "sendBlob": _send_blob,
     "pack": _pack,
     "server_status": _server_status,
     "set_client_label": _set_client_label,
     "ping": _ping,
 }
 
-_LATER = frozenset({"vote", "tpc_finish", "pack"})
+_LATER = frozenset({"vote", "tpc_finish", "pack", "sendBlob"})
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
     {name: Handler(call, CLIENT_CALLS[name].writes, name in _LATER) for name, call in _FUNCTIONS.items()}

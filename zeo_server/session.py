@@ -23,6 +23,7 @@ from zeo_core.transaction import Revision
 from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusRequested
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
+from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.status import status_json
@@ -61,6 +62,8 @@ class ServerSession(asyncio.Protocol):
         self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
         self._paused = False  # the peer does not read as fast as we write
+        self._held = False  # what the peer sends comes faster than it can be dealt with
+        self._downloads: Downloads | None = None
         self._registered = False
         self._ended = False
         self._transport: asyncio.Transport
@@ -88,6 +91,8 @@ class ServerSession(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on: the peer has caught up."""
         self._paused = False
+        if self._downloads is not None:
+            self._downloads.resume()
         self._loop.call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -121,6 +126,27 @@ class ServerSession(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out.append(frame)
         self._out_bytes += len(frame)
+
+    def send_blob(self, oid: Oid, serial: Tid, answer: Answer) -> None:
+        """Send a blob, behind those asked for before, and then the answer."""
+        if self._downloads is None:
+            self._downloads = Downloads(self.storage, self, self.coordinator.uploads.run)
+        self._downloads.send(oid, serial, answer)
+
+    def takes_more(self) -> bool:
+        """Tell whether the peer has read what it was sent, or most of it."""
+        return not self._paused
+
+    def hold(self) -> None:
+        """Read no more from the peer for the time being; what has been read is still handled."""
+        self._held = True
+        self._update_reading()
+
+    def release(self) -> None:
+        """Read from the peer again."""
+        if self._held:
+            self._held = False
+            self._update_reading()
 
     def disconnect(self, reason: str) -> None:
         """End the connection with one log line; what is queued is still delivered, if the peer takes it soon."""
@@ -162,7 +188,7 @@ class ServerSession(asyncio.Protocol):
     def _update_reading(self) -> None:
         if self._transport.is_closing():
             return
-        if self._paused or self._events is not None:
+        if self._paused or self._held or self._events is not None:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -289,6 +315,8 @@ class ServerSession(asyncio.Protocol):
         self._events = None
         self._out.clear()
         self._wire.close()
+        if self._downloads is not None:
+            self._downloads.close()
         if self._registered:
             self.coordinator.leave(self)
         _log.log(level, "%s: %s", self.label, reason)

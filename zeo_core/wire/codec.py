@@ -17,7 +17,7 @@ import msgpack
 
 from zeo_core.errors import RemoteProtocolError
 from zeo_core.wire.faults import to_wire
-from zeo_core.wire.frames import encode_frame
+from zeo_core.wire.frames import HEADER_BYTES, encode_frame
 
 __all__ = [
     "CONTAINER_MAX",
@@ -29,6 +29,7 @@ __all__ = [
     "Message",
     "decode",
     "decode_call",
+    "encode_before_bytes",
     "encode_one_way",
 ]
 
@@ -105,6 +106,24 @@ def encode_one_way(method: str, args: Sequence[object]) -> bytes:
     """Return a framed one-way call; the same bytes serve every peer, so a broadcast is encoded once."""
     payload: bytes = msgpack.packb((0, True, method, args), use_bin_type=True)
     return encode_frame(payload)
+
+
+def encode_before_bytes(method: str, args: Sequence[object], size: int) -> bytes:
+    """Return a framed one-way call up to its last argument's `size` bytes, which are to be sent right behind it.
+
+    So a file's bytes go from the file to the socket without being copied into a message.
+    """
+    head = b"".join(
+        (
+            b"\x94\x00\xc3",  # an array of four: 0, true, ...
+            msgpack.packb(method),
+            bytes((0x90 + len(args) + 1,)),
+            *(msgpack.packb(value, use_bin_type=True) for value in args),
+            b"\xc6",
+            size.to_bytes(4, "big"),
+        )
+    )
+    return (len(head) + size).to_bytes(HEADER_BYTES, "big") + head
 
 
 _KEEP_ALIVE = encode_frame(msgpack.packb((KEEP_ALIVE_ID, True, "", ())))

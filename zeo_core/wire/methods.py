@@ -11,7 +11,18 @@ from typing import NamedTuple
 
 from zeo_core.ids import is_id
 
-__all__ = ["CLIENT_CALLS", "CONCURRENT_TRANSACTIONS", "SERVER_PUSHES", "Argument", "Check", "Method"]
+__all__ = [
+    "BLOB_CHUNK_MAX_BYTES",
+    "CLIENT_CALLS",
+    "CONCURRENT_TRANSACTIONS",
+    "SERVER_PUSHES",
+    "Argument",
+    "Check",
+    "Method",
+]
+
+BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
+"""The most of a blob that one message may bring, so that no peer makes the other hold a whole one. ZEO sends 59,000."""
 
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
@@ -90,6 +101,10 @@ def _bytes(value: object) -> bool:
     return type(value) is bytes
 
 
+def _chunk(value: object) -> bool:
+    return type(value) is bytes and len(value) <= BLOB_CHUNK_MAX_BYTES
+
+
 def _map(value: object) -> bool:
     return isinstance(value, dict)
 
@@ -106,6 +121,7 @@ _OID = Argument("oid", "an oid of 8 bytes", is_id)
 _TID = Argument("tid", "a tid of 8 bytes", is_id)
 _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
 _DATA = Argument("data", "bytes", _bytes)
+_CHUNK = Argument("chunk", f"up to {BLOB_CHUNK_MAX_BYTES} bytes", _chunk)
 _TXN = Argument("txn", "an integer or text, unique on the connection", _key)
 
 
@@ -163,6 +179,22 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         True,
         "Ask that `serial` is still the current revision when the transaction commits.",
     ),
+    Method("storeBlobStart", (), None, True, "Begin a blob; its chunks follow, and no other blob's before its end."),
+    Method("storeBlobChunk", (_CHUNK,), None, True, "Bring the next bytes of the blob."),
+    Method(
+        "storeBlobEnd",
+        (_OID, _SERIAL, _DATA, _TXN),
+        None,
+        True,
+        "End the blob, and add the object to which it belongs as `storea` does.",
+    ),
+    Method(
+        "storeBlobShared",
+        (_OID, _SERIAL, _DATA, Argument("filename", "text", _text), _TXN),
+        None,
+        True,
+        "Add an object whose blob is the file `filename` in the object's directory of a shared blob directory.",
+    ),
     Method(
         "vote",
         (_TXN,),
@@ -178,6 +210,13 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "a list of maps: time, tid, user_name, description, size",
         False,
         "The newest revisions of `oid`; POSKeyError.",
+    ),
+    Method(
+        "sendBlob",
+        (_OID, _SERIAL),
+        "None, after the blob was pushed",
+        False,
+        "Push the blob that transaction `serial` wrote for `oid`; POSKeyError.",
     ),
     Method(
         "pack",
@@ -201,5 +240,8 @@ SERVER_PUSHES: Mapping[str, Method] = _table(
         "Another client's transaction `tid` changed `oids`, which may be none.",
     ),
     Method("info", (Argument("changes", "a map", _map),), None, False, "What changed in get_info's map."),
+    Method("receiveBlobStart", (_OID, _SERIAL), None, False, "A blob that was asked for begins."),
+    Method("receiveBlobChunk", (_OID, _SERIAL, _CHUNK), None, False, "The next bytes of that blob."),
+    Method("receiveBlobStop", (_OID, _SERIAL), None, False, "That blob is whole."),
 )
 """What a server may push, all one-way."""

@@ -15,6 +15,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import partial
 
 from zeo_core.errors import (
     ConflictError,
@@ -34,7 +35,8 @@ from zeo_server.commit.group import GroupWriter, Outcome
 from zeo_server.commit.locks import ObjectLocks
 from zeo_server.commit.phases import ENDED, IN_DOUBT, Phase, Step
 from zeo_server.commit.timeout import Timeouts
-from zeo_server.commit.transaction import Answer, Member, ServerTransaction
+from zeo_server.commit.transaction import Answer, BlobSource, Member, ServerTransaction
+from zeo_server.commit.uploads import Uploads
 from zeo_server.invalidation import Audience, InvalidationLog
 from zeo_server.status import Counters, StorageStatus
 
@@ -80,6 +82,7 @@ class Coordinator:
         self._locks: ObjectLocks[ServerTransaction] = ObjectLocks()
         self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name)
+        self.uploads = Uploads(storage, loop, name)
         self._stopping: str | None = None
         self._closed = threading.Event()  # for the thread that packs
         self._settled = asyncio.Event()
@@ -95,6 +98,7 @@ class Coordinator:
     def leave(self, member: Member) -> None:
         """Forget a client and free all it holds (lesson B17); what is with the writer is finished without it."""
         self.audience.leave(member)
+        self.uploads.leave(member)
         transactions = self._open.pop(member, {})
         for transaction in list(transactions.values()):
             if transaction.phase is not Phase.FINISHING:
@@ -125,6 +129,19 @@ class Coordinator:
         self.counters.stores += 1
         transaction.store(oid, serial, data)
 
+    def store_blob(
+        self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid, data: bytes, source: BlobSource
+    ) -> None:
+        """Stage an object with its blob; StorageTransactionError if there is no such transaction."""
+        try:
+            self.counters.stores += 1
+            needless = self._find(member, txn_id).store_blob(oid, serial, data, source)
+        except StorageTransactionError:
+            self.uploads.discard(source)
+            raise
+        if needless is not None:
+            self.uploads.discard(needless)
+
     def check(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid) -> None:
         """Stage the demand that `serial` is current; StorageTransactionError if there is no such transaction."""
         self._find(member, txn_id).check(oid, serial)
@@ -134,6 +151,19 @@ class Coordinator:
         transaction = self._find(member, txn_id)
         transaction.move(Step.VOTE)
         transaction.answer = answer
+        if transaction.blobs and transaction.error is None:
+            # What can fail is to fail at the vote (lesson B28): the blobs are on disk before any lock is asked for.
+            self.uploads.stage(transaction, partial(self._staged, transaction))
+        else:
+            self._lock(transaction)
+
+    def _staged(self, transaction: ServerTransaction) -> None:
+        if transaction.phase in ENDED:  # its client went away meanwhile
+            self.uploads.end_of(transaction)
+        else:
+            self._lock(transaction)
+
+    def _lock(self, transaction: ServerTransaction) -> None:
         # Serials only grow: a conflict seen now is one for good, so the loser need not wait for locks to hear of it.
         fault = self._fault(transaction)
         if fault is not None:
@@ -218,6 +248,7 @@ class Coordinator:
         self._closed.set()
         # The writer posts its outcomes before it ends, so they are dealt with before this returns.
         await self._loop.run_in_executor(None, self._writer.close)
+        await self.uploads.close()
         self._timeouts.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -286,6 +317,7 @@ class Coordinator:
             self._promised_bytes -= transaction.size_bytes
         transaction.move(step)
         transaction.drop()
+        self.uploads.end_of(transaction)
         self.counters.active_txns -= 1
         self._timeouts.stop(transaction)
         mine = self._open.get(transaction.member)

@@ -5,11 +5,20 @@ from typing import Any, Protocol
 
 from zeo_core.errors import StorageError
 from zeo_core.ids import Oid, Tid, oid_repr
+from zeo_core.storage import BlobStage
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
 from zeo_server.commit.phases import Phase, Step, advance
 from zeo_server.invalidation import Listener
 
-__all__ = ["METADATA_MAX_BYTES", "OBJECT_OVERHEAD_BYTES", "Answer", "Member", "ServerTransaction", "metadata_from_wire"]
+__all__ = [
+    "METADATA_MAX_BYTES",
+    "OBJECT_OVERHEAD_BYTES",
+    "Answer",
+    "BlobSource",
+    "Member",
+    "ServerTransaction",
+    "metadata_from_wire",
+]
 
 Answer = Callable[[object], None]
 """Called once with what a vote or a finish came to: its result, or the exception to report."""
@@ -32,6 +41,16 @@ class Member(Listener, Hashable, Protocol):
         """End the connection, with a log line that says why. The coordinator hears of it through `leave`."""
 
 
+class BlobSource(Protocol):
+    """Where a blob of a transaction comes from. Both calls may wait for the disk: they are for a thread."""
+
+    def complete(self) -> str:
+        """Return the path of the whole file; StorageError, also for what went wrong before."""
+
+    def discard(self) -> None:
+        """Remove the file if it is still there; harmless when repeated."""
+
+
 class ServerTransaction:
     """One transaction of one client.
 
@@ -42,6 +61,7 @@ class ServerTransaction:
     __slots__ = (
         "_prepared",
         "answer",
+        "blobs",
         "checks",
         "error",
         "id",
@@ -50,6 +70,7 @@ class ServerTransaction:
         "metadata",
         "phase",
         "size_bytes",
+        "stage",
         "writes",
     )
 
@@ -65,6 +86,8 @@ class ServerTransaction:
         self.error: Exception | None = None
         self.answer: Answer | None = None
         self._prepared: PreparedTransaction | None = None
+        self.blobs: dict[Oid, BlobSource] = {}  # what the objects' blobs are made of, until the vote
+        self.stage: BlobStage | None = None  # the blobs themselves, from the vote on
 
     def __repr__(self) -> str:
         return f"<transaction {self.id!r}, {self.phase.value}>"
@@ -88,6 +111,15 @@ class ServerTransaction:
             self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES
         self.writes[oid] = ObjectWrite(oid, serial, data)
         self._grow(len(data) + OBJECT_OVERHEAD_BYTES)
+
+    def store_blob(self, oid: Oid, serial: Tid, data: bytes, source: BlobSource) -> BlobSource | None:
+        """Stage an object with a blob; return a source that is of no use, to be discarded: this or an earlier one."""
+        self.store(oid, serial, data)
+        if self.error is not None:
+            return source
+        replaced = self.blobs.get(oid)
+        self.blobs[oid] = source
+        return replaced
 
     def check(self, oid: Oid, serial: Tid) -> None:
         """Ask that `serial` is current at the vote and stays so until the end."""

@@ -137,8 +137,12 @@ class BlobStaging:
         self._count += 1
         path = os.path.join(self._directory, str(self._count))
         bring(source, path)
-        mode = stat.S_IMODE(os.lstat(path).st_mode)
-        os.chmod(path, mode & ~_WRITABLE | self._read_permissions)
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            # Clients that share the directory can put what they like there: a link would lead to another's file.
+            os.unlink(path)
+            raise StorageError(f"{source}: a blob must be a plain file")
+        os.chmod(path, stat.S_IMODE(mode) & ~_WRITABLE | self._read_permissions)
         self._unsynced.append(path)
         return path
 

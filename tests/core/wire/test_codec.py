@@ -236,3 +236,16 @@ def test_a_reply_may_have_any_number_of_values() -> None:
     result = (TID, tuple(map(pack_id, range(100_000))))
     frame = codec.Encoder().reply(1, result)
     assert codec.decode(payload(frame)).body == result
+
+
+@pytest.mark.parametrize("size", [0, 1, 59_000, 100_000])
+@pytest.mark.parametrize(("method", "args"), [("storeBlobChunk", ()), ("receiveBlobChunk", (OID, TID))])
+def test_bytes_sent_behind_a_call_are_its_last_argument(method: str, args: tuple[bytes, ...], size: int) -> None:
+    chunk = b"x" * size
+    frames = FrameDecoder(1_000_000)
+    frames.feed(codec.encode_before_bytes(method, args, size) + chunk)
+    payload = frames.take()
+    assert payload is not None
+    assert frames.pending_bytes() == 0
+    assert codec.decode(payload) == (0, True, method, (*args, chunk))
+    assert zeo_decode(payload) == (0, True, method, (*args, chunk))

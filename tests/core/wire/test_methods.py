@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeo_core.ids import ROOT_OID, tid_from_time
-from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Argument, Method
+from zeo_core.wire.methods import BLOB_CHUNK_MAX_BYTES, CLIENT_CALLS, SERVER_PUSHES, Argument, Method
 
 OID = ROOT_OID
 TID = tid_from_time(1e9)
@@ -42,6 +42,11 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "time": ([0, 1.5, 1e9, -1], [None, "5", b"", True, (), {}]),
     "wait": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
     "label": (["a client"], NOT_TEXT),
+    "chunk": (
+        [b"", b"x" * 59_000, b"x" * BLOB_CHUNK_MAX_BYTES],
+        [None, 5, "text", (), b"x" * (BLOB_CHUNK_MAX_BYTES + 1)],
+    ),
+    "filename": (["0x01.tmp-", b"0x01.tmp-"], NOT_TEXT),
     "oids": ([(), (OID,), (OID, TID)], [None, 5, OID, {}, (5,), (OID, b"short"), (OID, (OID,)), ((),), [OID]]),
     "changes": ([{}, {"length": 5}], [None, (), 5, "text", b""]),
 }
@@ -130,8 +135,11 @@ def test_the_table_has_what_this_version_serves() -> None:
         *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
         *("loadBefore", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
+        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "sendBlob"),
     }
-    assert set(SERVER_PUSHES) == {"invalidateTransaction", "info"}
+    assert set(SERVER_PUSHES) == {
+        *("invalidateTransaction", "info", "receiveBlobStart", "receiveBlobChunk", "receiveBlobStop"),
+    }
 
 
 @every_method
@@ -148,6 +156,7 @@ def test_the_one_way_methods_are_zeos() -> None:
     one_way = {name for name, method in METHODS.items() if method.reply is None}
     assert one_way == {
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "set_client_label"),
+        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
         *SERVER_PUSHES,
     }
 
@@ -159,6 +168,10 @@ def test_whoever_reads_only_may_call_what_writes_nothing() -> None:
             "tpc_begin",
             "storea",
             "checkCurrentSerialInTransaction",
+            "storeBlobStart",
+            "storeBlobChunk",
+            "storeBlobEnd",
+            "storeBlobShared",
             "vote",
             "tpc_finish",
             "tpc_abort",

@@ -1,0 +1,133 @@
+"""Blobs on their way to one client: read in threads, in slices, no faster than the client takes them.
+
+    receiveBlobStart(oid, serial), receiveBlobChunk(oid, serial, chunk)..., receiveBlobStop(oid, serial), then the reply
+
+Blobs follow one another, so that the messages of two never mix (lesson B18); other replies and invalidations may come
+between the chunks of one, since no load should wait for a film. One slice is read while the last one is being sent.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Protocol
+
+from zeo_core.errors import StorageError, ZeodError
+from zeo_core.ids import Oid, Tid
+from zeo_core.storage import HasBlobs, Loads
+from zeo_core.wire.codec import encode_before_bytes, encode_one_way
+from zeo_server.commit.transaction import Answer
+
+__all__ = ["SLICE_BYTES", "Downloads", "Receiver", "Run"]
+
+SLICE_BYTES = 1024 * 1024
+"""Bytes of a blob in one message: enough to be worth a thread's while, and at 1 GB/s a load waits 1 ms for one."""
+
+Run = Callable[[Callable[[], Any]], "asyncio.Future[Any]"]
+"""Has a thread call a function."""
+
+
+class Receiver(Protocol):
+    """The connection that blobs are sent on."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue bytes behind everything queued before."""
+
+    def takes_more(self) -> bool:
+        """Tell whether the peer has read so much that more can be sent."""
+
+    def disconnect(self, reason: str) -> None:
+        """End the connection."""
+
+
+class Downloads:
+    """The blobs on their way to one client, one after the other. All methods are called in the server's loop."""
+
+    def __init__(self, storage: Loads, receiver: Receiver, run: Run) -> None:
+        """Have threads read, by `run`."""
+        self._storage = storage
+        self._receiver = receiver
+        self._run = run
+        self._wanted: deque[tuple[Oid, Tid, Answer]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+
+    def send(self, oid: Oid, serial: Tid, answer: Answer) -> None:
+        """Send a blob behind those asked for before; `answer` gets None at its end, or the error if there is none."""
+        self._wanted.append((oid, serial, answer))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def resume(self) -> None:
+        """Go on: the peer takes more."""
+        self._room.set()
+
+    def close(self) -> None:
+        """Send no more: the connection has ended."""
+        self._wanted.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while self._wanted:
+                oid, serial, answer = self._wanted.popleft()
+                try:
+                    blob = await self._run(lambda: _OpenBlob(self._storage, oid, serial))  # noqa: B023 - awaited here
+                except (ZeodError, OSError) as error:
+                    answer(error if isinstance(error, ZeodError) else StorageError(str(error)))
+                    continue
+                try:
+                    await self._send(blob, (oid, serial))
+                    answer(None)
+                finally:
+                    self._run(blob.close)
+        except (ZeodError, OSError) as error:
+            # What the client has is the beginning of a blob: there is no other way to tell it that no end will come.
+            self._receiver.disconnect(f"a blob could not be read: {error}")
+        finally:
+            self._task = None
+
+    async def _send(self, blob: "_OpenBlob", ids: tuple[Oid, Tid]) -> None:
+        self._receiver.send(encode_one_way("receiveBlobStart", ids))
+        while frame := await self._run(blob.read):
+            while not self._receiver.takes_more():
+                self._room.clear()
+                await self._room.wait()
+            self._receiver.send(frame)
+        self._receiver.send(encode_one_way("receiveBlobStop", ids))
+
+
+class _OpenBlob:
+    """A blob that is being read. For threads."""
+
+    def __init__(self, storage: Loads, oid: Oid, serial: Tid) -> None:
+        """Open it; POSKeyError if there is none."""
+        if not isinstance(storage, HasBlobs):
+            raise StorageError(f"{storage.name()} has no directory for blobs")
+        self._ids = oid, serial
+        self._lock = Lock()  # a lost connection closes the file while a thread may be reading it
+        self._file: int | None = os.open(storage.loadBlob(oid, serial), os.O_RDONLY)
+        self._left = os.fstat(self._file).st_size
+
+    def read(self) -> bytes | bytearray:
+        """Return the next message, none at the end; StorageError if the file has become shorter."""
+        size = min(self._left, SLICE_BYTES)
+        head = encode_before_bytes("receiveBlobChunk", self._ids, size)
+        frame = bytearray(len(head) + size)
+        frame[: len(head)] = head
+        with self._lock:
+            if not size or self._file is None:
+                return b""
+            if os.readv(self._file, [memoryview(frame)[len(head) :]]) != size:
+                raise StorageError("the file has become shorter")
+        self._left -= size
+        return frame
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
