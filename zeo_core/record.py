@@ -141,7 +141,7 @@ class PickleFormat:
             unpickler.noload()
         except Exception as error:
             raise RecordFormatError(f"no pickled object record: {_reason(error)}") from error
-        return [_oid(reference) for reference in found if not isinstance(reference, list)]
+        return _strong(found)
 
     def class_name(self, data: bytes) -> str:
         """Return the class's dotted name; see RecordFormat."""
@@ -155,6 +155,16 @@ class PickleFormat:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _strong(found: list[Any]) -> list[Oid]:
+    """Return the oids of those references that are strong."""
+    # The usual case without a call for each: pairs of an oid and a class. One that begins otherwise is seen to below.
+    if set(map(type, found)) == {tuple} and all(found):
+        oids: list[Oid] = [reference[0] for reference in found]
+        if set(map(type, oids)) == {bytes} and set(map(len, oids)) == {8}:
+            return oids
+    return [_oid(reference) for reference in found if not isinstance(reference, list)]
 
 
 def _oid(reference: object) -> Oid:

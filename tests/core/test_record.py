@@ -1,6 +1,7 @@
 """The object record: what is read from it without importing a class, with ZODB's own functions as the oracle."""
 
 import pickle as stdlib_pickle
+import re
 import sys
 from io import BytesIO
 from typing import Any
@@ -79,6 +80,36 @@ def test_references_are_those_that_zodb_finds(state: object) -> None:
 def test_only_strong_references_within_the_database_count(expected: list[Any], others: list[Any]) -> None:
     data = make_record(Known, [KnownPersistent(reference) for reference in [*others, *expected]])
     assert record.references(data) == [one[0] if isinstance(one, tuple) else one for one in expected]
+
+
+REFERENCES = st.one_of(
+    st.binary(min_size=8, max_size=8),
+    st.tuples(st.binary(min_size=8, max_size=8), st.none()),
+    st.tuples(st.sampled_from([b"1234567", "12345678", 8]), st.none()),
+    st.just(()),
+    st.lists(st.binary(min_size=8, max_size=8), max_size=2),
+)
+
+
+@given(st.lists(REFERENCES, max_size=5))
+def test_many_references_are_read_as_one_by_one(found: list[Any]) -> None:
+    file = BytesIO()
+    pickler = pickle.Pickler(file, 3)
+    pickler.persistent_id = lambda value: value.reference if isinstance(value, _Reference) else None
+    pickler.dump(("module", "Class"))
+    pickler.dump([_Reference(reference) for reference in found])
+    try:
+        expected = [record._oid(reference) for reference in found if not isinstance(reference, list)]
+    except RecordFormatError as error:
+        with pytest.raises(RecordFormatError, match=re.escape(str(error))):
+            record.references(file.getvalue())
+    else:
+        assert record.references(file.getvalue()) == expected
+
+
+class _Reference:
+    def __init__(self, reference: object) -> None:
+        self.reference = reference
 
 
 def test_a_persistent_class_is_referred_to() -> None:

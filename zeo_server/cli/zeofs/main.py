@@ -17,6 +17,7 @@ from zeo_server.cli.zeofs.refs import refs
 from zeo_server.cli.zeofs.restore import restore
 from zeo_server.cli.zeofs.show import show
 from zeo_server.cli.zeofs.stats import stats
+from zeo_server.storages.file.memory import VARIABLE, bound_memory
 
 __all__ = ["main"]
 
@@ -27,11 +28,15 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
+            bound_memory()
             return super().invoke(ctx)
         except (ZeodError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise  # whoever read the output has seen enough; click ends the command quietly
             click.echo(f"zeofs: {error}", err=True)
+            sys.exit(2)
+        except MemoryError:
+            click.echo(f"zeofs: not enough memory; {VARIABLE} allows more than half of the machine's", err=True)
             sys.exit(2)
 
 

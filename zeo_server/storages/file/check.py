@@ -10,10 +10,10 @@ from itertools import zip_longest
 from struct import Struct
 from typing import NamedTuple
 
-from zeo_core.errors import FileFormatError, RecordFormatError
-from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, pack_id, tid_repr, unpack_id
-from zeo_core.record import references
+from zeo_core.errors import FileFormatError
+from zeo_core.ids import ZERO_TID, Tid, oid_repr, pack_id, tid_repr
 from zeo_core.storage import Progress
+from zeo_server.storages.file.examine import Examiner, Part
 from zeo_server.storages.file.format import (
     DATA_HEADER_SIZE,
     LENGTH_SIZE,
@@ -21,7 +21,6 @@ from zeo_server.storages.file.format import (
     STATUS_PACKED,
     STATUS_UNDONE,
 )
-from zeo_server.storages.file.graph import Current, current_records
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.log import TransactionHeader
 from zeo_server.storages.file.numbers import Numbers
@@ -31,8 +30,10 @@ __all__ = ["Check", "Fault"]
 
 _MAX_FAULTS = 1000  # kept; a file with more is not read fault by fault
 _STEP_BYTES = 8 << 20
+_PART_BYTES = 8 << 20  # of the file whose records are read in one go, by one process
 _READ_AHEAD = DATA_HEADER_SIZE + LENGTH_SIZE
-_HEADER = Struct(">Q8sQQHQ")  # DATA_HEADER with the oid as a number
+_HEADER = Struct(">Q8sQ10sQ")  # DATA_HEADER with the oid as a number, and the place below in one
+_PLACE = Struct(">QH")  # a record's transaction and the zero after it
 
 
 class Fault(NamedTuple):
@@ -69,6 +70,7 @@ class Check:
         self._index: Index | None = None
         self._index_end = 0
         self._deletions: dict[int, int] = {}
+        self._parts: list[Part] = []
 
     @property
     def objects(self) -> int:
@@ -118,48 +120,57 @@ class Check:
 
     def _check_transaction(self, header: TransactionHeader) -> None:
         self.transactions += 1
+        self._add_to_parts(header)
         if header.tid <= self.last_tid:
             reason = f"tids do not grow: {tid_repr(header.tid)} follows {tid_repr(self.last_tid)}"
             self._fault(header.position, reason)
         self.last_tid = header.tid
         self._check_records(header)
 
+    def _add_to_parts(self, header: TransactionHeader) -> None:
+        start, end = self._parts[-1] if self._parts else (0, 0)
+        if end == header.position and end - start < _PART_BYTES:
+            self._parts[-1] = (start, header.end)
+        else:
+            self._parts.append((header.position, header.end))
+
     def _check_records(self, header: TransactionHeader) -> None:
         # The loop that the speed of a check depends on: local names, no call for a record that is as it should be.
-        unpack, window, dense = _HEADER.unpack_from, self._walk.window, self._positions.dense
-        start, tid, status = header.position, header.tid, header.status
-        counted, count = status != STATUS_UNDONE, 0
-        position, end = header.records_start, header.records_end
-        data, base, room = window.data, window.start, len(dense)
-        last = base + len(data) - _READ_AHEAD
+        unpack, window, positions = _HEADER.unpack_from, self._walk.window, self._positions
+        dense, start, tid = positions.dense, header.position, header.tid
+        counted, here = header.status != STATUS_UNDONE, _PLACE.pack(start, 0)
+        position, end, count = header.records_start, header.records_end, 0
         while position < end:
-            if not base <= position <= last:
-                window.offset(position, _READ_AHEAD)
-                data, base = window.data, window.start
-                last = base + len(data) - _READ_AHEAD
-            offset = position - base
-            if position + DATA_HEADER_SIZE >= end:
+            window.offset(position, _READ_AHEAD)
+            data, base = window.data, window.start
+            stop = min(end - DATA_HEADER_SIZE, base + len(data) - _READ_AHEAD + 1)
+            if position >= stop:
                 self._fault(position, f"the transaction at byte {start} ends inside a data header")
                 return
-            oid, serial, previous, transaction, zero, size = unpack(data, offset)
-            if transaction != start or zero:
-                self._fault(position, f"no data record of the transaction at byte {start}")
-                return
-            if serial != tid:
-                self._fault(position, f"a record with the tid {tid_repr(serial)} in transaction {tid_repr(tid)}")
-            known = dense[oid] if oid < room else self._positions.get(oid)
-            if previous != known:
-                self._check_previous(position, header, oid, previous, known)
-            if not size:
-                self._check_back(position, oid, int.from_bytes(data[offset + DATA_HEADER_SIZE : offset + _READ_AHEAD]))
-            if counted:
-                if oid < room:
-                    dense[oid] = position
+            while position < stop:
+                oid, serial, previous, place, size = unpack(data, position - base)
+                if place != here:
+                    self._fault(position, f"no data record of the transaction at byte {start}")
+                    return
+                if serial != tid:
+                    self._fault(position, f"a record with the tid {tid_repr(serial)} in transaction {tid_repr(tid)}")
+                try:
+                    known = dense[oid]
+                except IndexError:
+                    known = positions.get(oid)
+                if previous != known:
+                    self._check_previous(position, header, oid, previous, known)
+                if counted:
+                    try:
+                        dense[oid] = position
+                    except IndexError:
+                        positions.set(oid, position)
+                count += 1
+                if size:
+                    position += size + DATA_HEADER_SIZE
                 else:
-                    self._positions.set(oid, position)
-                    room = len(dense)
-            count += 1
-            position += DATA_HEADER_SIZE + (size or LENGTH_SIZE)
+                    self._check_back(position, oid)
+                    position += LENGTH_SIZE + DATA_HEADER_SIZE
         self.records += count
         if position != end:
             self._fault(start, f"the records of the transaction end at byte {position}, itself at byte {end}")
@@ -183,8 +194,10 @@ class Check:
         expected = f"not to the object's last one at {known}" if known else "and the object has none before it"
         self._fault(position, f"a record of oid {oid_repr(pack_id(oid))} leads back to byte {previous}, {expected}")
 
-    def _check_back(self, position: int, oid: int, back: int) -> None:
+    def _check_back(self, position: int, oid: int) -> None:
         """Check that what a record repeats is an earlier record of its object."""
+        offset = position - self._walk.window.start + DATA_HEADER_SIZE
+        back = int.from_bytes(self._walk.window.data[offset : offset + LENGTH_SIZE])
         if not back:
             self._deletions[oid] = position
             return
@@ -221,9 +234,8 @@ class Check:
         index, self._index = self._index, None
         if index is None:
             return
-        mine = self._positions.index()
-        end = self._index_end
-        if all(ours == saved for ours, saved in zip_longest(mine.saved(end), index.saved(end))):
+        end, count = self._index_end, len(self._positions)
+        if all(ours == saved for ours, saved in zip_longest(self._positions.saved_index(end), index.saved(end))):
             self.index = "agrees" if end == self._walk.size else f"agrees up to byte {end}"
             return
         self.index = "wrong"
@@ -232,32 +244,14 @@ class Check:
             found = index.position(pack_id(oid))
             if found != position:
                 self._fault(0, f"oid {oid_repr(pack_id(oid))} is at byte {position}, the index says {found}", path)
-        if len(index) != len(mine):
-            self._fault(0, f"the index has {len(index)} objects, the file {len(mine)} up to byte {end}", path)
+        if len(index) != count:
+            self._fault(0, f"the index has {len(index)} objects, the file {count} up to byte {end}", path)
 
     def _check_references(self) -> Iterator[int]:
         """Read all current records; yield how many bytes are done."""
-        step_at = 0
-        for record in current_records(self._walk, lambda oid: self._positions.get(unpack_id(oid))):
-            if record.position >= step_at:
-                yield record.position
-                step_at = record.position + _STEP_BYTES
-            self._check_record(record)
-
-    def _check_record(self, record: Current) -> None:
-        if record.data is None:
-            return
-        oid = oid_repr(record.oid)
-        try:
-            found = references(record.data)
-        except RecordFormatError as error:
-            self._fault(record.position, f"the record of oid {oid} cannot be read: {error}")
-            return
-        for target in set(found):
-            if not self._exists(target):
-                self._fault(record.position, f"oid {oid} refers to oid {oid_repr(target)}, which does not exist")
-
-    def _exists(self, oid: Oid) -> bool:
-        number = unpack_id(oid)
-        position = self._positions.get(number)
-        return position != 0 and self._deletions.get(number) != position
+        examiner = Examiner(self._walk.reader, self._walk.size, self._positions, self._deletions)
+        for examined in examiner.examine_all(self._parts):
+            for position, reason in examined.faults:
+                self._fault(position, reason)
+            self.fault_count += examined.fault_count - len(examined.faults)
+            yield examined.end

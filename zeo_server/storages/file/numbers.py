@@ -4,21 +4,20 @@ A dictionary of a million oids takes some 150 MB and an index lookup half a micr
 rest that a walk does with a record.
 """
 
+import pickle
 import sys
 from array import array
 from collections.abc import Iterator
-from itertools import chain
-from struct import Struct
+from itertools import compress
 
 from zeo_core.ids import pack_id
-from zeo_server.storages.file.index import Index
 
 __all__ = ["Numbers"]
 
 _FIRST_ROOM = 1 << 16
-_POSITION = Struct("2x6s")  # the bytes of a big-endian number that an index keeps
-_NOWHERE = bytes(6)
-_PREFIX_BITS = 16  # an index's bucket has the oids that differ in their last two bytes
+_WIDTH = 1 << 16  # an index's bucket has the oids that differ in their last two bytes
+_SUFFIX_MASK = _WIDTH - 1
+_PICKLE_PROTOCOL = 3  # what ZODB writes
 
 
 class Numbers:
@@ -54,25 +53,28 @@ class Numbers:
         """Return how many oids have a number other than 0."""
         return len(self.dense) - self.dense.count(0) + sum(map(bool, self._sparse.values()))
 
-    def index(self) -> Index:
-        """Return the numbers, which are positions, as an index."""
-        index = Index()
-        width = 1 << _PREFIX_BITS
-        suffixes = [pack_id(number)[6:] for number in range(width)]
-        for start in range(0, len(self.dense), width):
-            block = self.dense[start : start + width]
-            if sys.byteorder == "little":
-                block.byteswap()
-            positions = dict(zip(suffixes, chain.from_iterable(_POSITION.iter_unpack(block.tobytes())), strict=False))
-            if block.count(0):
-                positions = {suffix: position for suffix, position in positions.items() if position != _NOWHERE}
-            if positions:
-                index.update({pack_id(start)[:6]: positions})
+    def saved_index(self, end: int) -> Iterator[bytes]:
+        """Walk the bytes of the index file that has the numbers, which are positions; see `Index.saved`."""
+        yield pickle.dumps(end, _PICKLE_PROTOCOL)
+        sparse: dict[bytes, dict[int, int]] = {}
         for oid, number in self._sparse.items():
-            packed = pack_id(oid)
             if number:
-                index.update({packed[:6]: {packed[6:]: number.to_bytes(6, "big")}})
-        return index
+                sparse.setdefault(pack_id(oid)[:6], {})[oid & _SUFFIX_MASK] = number
+        for start in range(0, len(self.dense), _WIDTH):
+            prefix = pack_id(start)[:6]
+            block = self.dense[start : start + _WIDTH]
+            if prefix in sparse:
+                block.frombytes(bytes(8 * (_WIDTH - len(block))))
+                for suffix, number in sparse.pop(prefix).items():
+                    block[suffix] = number
+            if any(block):
+                yield pickle.dumps((prefix, _bucket(block)), _PICKLE_PROTOCOL)
+        for prefix, numbers in sorted(sparse.items()):
+            block = array("Q", bytes(8 * _WIDTH))
+            for suffix, number in numbers.items():
+                block[suffix] = number
+            yield pickle.dumps((prefix, _bucket(block)), _PICKLE_PROTOCOL)
+        yield pickle.dumps(None, _PICKLE_PROTOCOL)
 
     def _grow(self, oid: int) -> bool:
         """Make the array longer than `oid`, unless that would leave most of it empty."""
@@ -83,3 +85,18 @@ class Numbers:
         for known in [known for known in self._sparse if known < len(self.dense)]:
             self.dense[known] = self._sparse.pop(known)
         return True
+
+
+def _bucket(block: "array[int]") -> bytes:
+    """Return the numbers other than 0 as an index has a bucket's: two bytes of the oids, six of each number."""
+    suffixes = array("H", range(len(block)))
+    if block.count(0):
+        suffixes = array("H", compress(suffixes, block))
+        block = array("Q", filter(None, block))
+    if sys.byteorder == "little":
+        suffixes.byteswap()
+        block.byteswap()
+    numbers = bytearray(block.tobytes())
+    del numbers[::8]  # of eight bytes the first two, which are zero
+    del numbers[::7]
+    return suffixes.tobytes() + numbers

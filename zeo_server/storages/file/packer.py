@@ -32,6 +32,7 @@ from zeo_server.storages.file.asof import AsOf, headers
 from zeo_server.storages.file.format import STATUS_UNDONE
 from zeo_server.storages.file.kept import Kept
 from zeo_server.storages.file.log import Window
+from zeo_server.storages.file.memory import bound_memory
 from zeo_server.storages.file.pack import ERRORS
 from zeo_server.storages.file.packed import Output, PackedFile
 from zeo_server.storages.file.reader import Descriptor, Reader
@@ -194,6 +195,7 @@ def main() -> int:
     with contextlib.suppress(*_OWNER_GONE):
         _, path, tid, gc, end = _answer()
         try:
+            bound_memory()
             _pack(path, bytes.fromhex(tid), end, gc=gc)
         except _OWNER_GONE:
             raise
