@@ -278,16 +278,6 @@ class Connection:
             f" {threading.current_thread().name!r}; give each its own connection from DB.open()"
         )
 
-    @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Refuse other threads meanwhile."""
-        self._check_thread()
-        user, self._user = self._user, _get_ident()
-        try:
-            yield
-        finally:
-            self._user = user
-
     def _join(self) -> None:
         if not self._joined:
             if self.transaction_manager is None:
@@ -316,31 +306,35 @@ class Connection:
 
     def savepoint(self) -> Savepoint:
         """Keep aside what was changed so far, let objects go from the cache, and return the way back."""
-        with self._in_use():
+        self._check_thread()
+        self._user = _get_ident()
+        try:
             savepoint = self._commit.savepoint()
+        finally:
+            self._user = _NOBODY
         self._load = self._commit.load
         self.cacheGC()
         return savepoint
 
     def tpc_begin(self, transaction: Any) -> None:
         """Begin the commit."""
+        self._check_thread()
+        self._user = _get_ident()  # until tpc_finish or tpc_abort
         self._commit.begin(transaction)
 
     def commit(self, transaction: Any) -> None:
         """Store what was changed; ConflictError where the storage finds out at once."""
-        with self._in_use():
-            self._commit.store()
+        self._commit.store()
 
     def tpc_vote(self, transaction: Any) -> None:
         """Ask for the storage's promise; ConflictError, ReadConflictError."""
-        with self._in_use():
-            self._commit.vote()
+        self._commit.vote()
 
     def tpc_finish(self, transaction: Any) -> None:
         """Commit for good."""
-        with self._in_use():
-            self._commit.finish()
+        self._commit.finish()
         self._load = self._snapshot.load
+        self._user = _NOBODY
         self._joined = False
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -354,6 +348,7 @@ class Connection:
             self._commit.abort()
         finally:
             self._load = self._snapshot.load
+            self._user = _NOBODY
 
     # -- for transaction: a synchronizer -------------------------------------------------------------------------------
 

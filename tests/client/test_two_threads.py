@@ -56,7 +56,7 @@ def test_two_threads_at_once_are_told(one: str, other: str) -> None:
         others: dict[str, Callable[[], object]] = {
             "load": lambda: b.x,
             "change": lambda: setattr(b, "x", 2),
-            "commit": lambda: ann.conn.commit(None),
+            "commit": lambda: ann.conn.tpc_begin(None),
             "savepoint": ann.conn.savepoint,
             "begin": lambda: ann.conn.newTransaction(None),
         }
