@@ -8,7 +8,7 @@ instance of its own (ZODB's IMVCCStorage: RelStorage) are not among them.
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from zeo_core import errors
 from zeo_core.ids import MAX_TID, Oid, Tid
@@ -31,13 +31,16 @@ def contract_of(storage: Any) -> Transacts:
 
     TypeError if it has neither.
     """
-    if isinstance(storage, Transacts):
-        return storage
+    # Its class is asked: a wrapper of a storage (ZODB's IStorageWrapper) that passes on all names it has not got would
+    # pass on our contract's too, past what it does to the records.
+    if issubclass(type(storage), Transacts):
+        return cast(Transacts, storage)
     if not (hasattr(storage, "loadBefore") and hasattr(storage, "tpc_finish")):
         raise TypeError(f"{storage!r} is no storage: it has neither load_before, our contract's, nor ZODB's loadBefore")
     if hasattr(storage, "new_instance"):
         raise TypeError(f"{storage!r} wants an instance for each connection (IMVCCStorage); only ZODB.DB can use it")
-    return (BlobForeignStorage if hasattr(storage, "storeBlob") else ForeignStorage)(storage)
+    # A wrapper may have storeBlob whatever it wraps; the directory can only come from who keeps blobs.
+    return (BlobForeignStorage if hasattr(storage, "temporaryDirectory") else ForeignStorage)(storage)
 
 
 def _translated(error: Exception) -> Exception | None:

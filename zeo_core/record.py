@@ -5,6 +5,9 @@ pickles one after the other, the class's metadata and the object's state. The se
 directly, what a record refers to and what class it is of; no class is imported for either answer, because the bytes
 come from clients and the server has none of the applications' code.
 
+Before all that, a record may have been transformed by whoever stored it, as wrappers of storages do: one that starts
+with `.z` is compressed (zc.zlibstorage's, zlib). No pickle and no format starts with a full stop.
+
 The class's metadata, as existing databases have it:
 
     class                                   what is written for most classes
@@ -23,6 +26,7 @@ Source: ZODB's serialize module, whose records these are.
 """
 
 import pickle as _stdlib_pickle
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final, Protocol, Self
@@ -43,6 +47,8 @@ __all__ = [
     "pickle_source",
     "references",
     "register_format",
+    "register_untransform",
+    "untransformed",
 ]
 
 PICKLE: Final = "pickle"
@@ -225,6 +231,49 @@ def format_name(data: bytes) -> str:
     return data[1:end].decode("utf-8", "backslashreplace")
 
 
+_MAX_INFLATED_BYTES: Final = 1 << 30  # a client's few bytes must not take all of the server's memory
+
+
+def _inflated(data: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    record = inflater.decompress(data, _MAX_INFLATED_BYTES)
+    if not inflater.eof:
+        reason = "cut off" if not inflater.unconsumed_tail else f"of more than {_MAX_INFLATED_BYTES} bytes"
+        raise ValueError(f"compressed data, {reason}")
+    return record
+
+
+_untransforms: dict[bytes, Callable[[bytes], bytes]] = {b".z": _inflated}
+
+
+def register_untransform(mark: bytes, untransform: Callable[[bytes], bytes]) -> None:
+    """Make records known that start with `mark`, for the whole process: `untransform` gets the bytes behind it.
+
+    `mark` is a full stop and one more byte; ValueError for anything else. The last registration of a mark counts.
+    """
+    if len(mark) != 2 or mark[:1] != b".":
+        raise ValueError(f"the mark of transformed records must be a full stop and one more byte: {mark!r}")
+    _untransforms[mark] = untransform
+
+
+def untransformed(data: bytes) -> bytes:
+    """Return the record as it was before a wrapper of a storage compressed it, or `data` if none did.
+
+    RecordFormatError if it is damaged, or nobody knows how to read it.
+    """
+    if data[:1] != b".":
+        return data
+    untransform = _untransforms.get(data[:2])
+    if untransform is None:
+        raise RecordFormatError(f"an object record transformed in an unknown way, {data[:2]!r}: is its package there?")
+    try:
+        return untransform(data[2:])
+    except Exception as error:
+        raise RecordFormatError(
+            f"an object record that starts with {data[:2]!r} is damaged: {_reason(error)}"
+        ) from error
+
+
 def _format_of(data: bytes) -> RecordFormat:
     name = format_name(data)
     try:
@@ -238,6 +287,7 @@ def references(data: bytes) -> list[Oid]:
 
     RecordFormatError for a record that cannot be read.
     """
+    data = untransformed(data)
     return _format_of(data).references(data)
 
 
@@ -246,4 +296,5 @@ def class_name(data: bytes) -> str:
 
     A class that is itself an object of the database is named by its oid: "persistent class.0x2a".
     """
+    data = untransformed(data)
     return _format_of(data).class_name(data)

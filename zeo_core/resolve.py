@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from transaction.interfaces import TransientError
 from zodbpickle import pickle
 
-from zeo_core.record import PICKLE, format_name, pickle_source
+from zeo_core.record import PICKLE, format_name, pickle_source, untransformed
 
 __all__ = ["ClassLoader", "PersistentReference", "UnresolvedError", "resolve"]
 
@@ -188,6 +188,7 @@ def resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader) -
 
 
 def _resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader) -> bytes:
+    old, committed, new = map(untransformed, (old, committed, new))
     for record in (old, committed, new):
         if format_name(record) != PICKLE:
             raise UnresolvedError(f"records of the format {format_name(record)!r} are not resolved")

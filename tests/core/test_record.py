@@ -3,6 +3,7 @@
 import pickle as stdlib_pickle
 import re
 import sys
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -249,3 +250,46 @@ def test_a_format_needs_a_plain_name(name: str) -> None:
 def test_a_few_bytes_do_not_take_gigabytes() -> None:
     with pytest.raises(RecordFormatError, match="memo index"):
         record.class_name(b"\x80\x03}r\x00\x00\x00\x08.")
+
+
+# -- records that a wrapper of a storage has transformed
+
+
+def test_compressed_records_are_read_as_what_they_were() -> None:
+    plain = make_record(Known, [KnownPersistent(pack_id(number)) for number in range(50)])
+    compressed = b".z" + zlib.compress(plain)
+    assert record.untransformed(compressed) == plain
+    assert record.untransformed(plain) is plain
+    assert record.references(compressed) == [pack_id(number) for number in range(50)]
+    assert record.class_name(compressed) == record.class_name(plain)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b".z" + zlib.compress(b"x" * 100)[:-5], "damaged: ValueError: compressed data, cut off"),
+        (b".znothing", "damaged: error: Error -3"),
+        (b".x", "transformed in an unknown way, b'.x'"),
+        (b".", "transformed in an unknown way"),
+    ],
+)
+def test_a_transformed_record_that_cannot_be_read_is_an_error(data: bytes, reason: str) -> None:
+    for read in (record.references, record.class_name):
+        with pytest.raises(RecordFormatError, match=reason):
+            read(data)
+
+
+def test_a_few_bytes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_MAX_INFLATED_BYTES", 1000)
+    with pytest.raises(RecordFormatError, match="of more than 1000 bytes"):
+        record.references(b".z" + zlib.compress(b"x" * 1001))
+
+
+def test_other_transformations_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_untransforms", dict(record._untransforms))
+    plain = make_record(Known, None)
+    record.register_untransform(b".r", lambda data: data[::-1])
+    assert record.class_name(b".r" + plain[::-1]) == record.class_name(plain)
+    for mark in (b"rr", b".", b".rr"):
+        with pytest.raises(ValueError, match="full stop and one more byte"):
+            record.register_untransform(mark, bytes)

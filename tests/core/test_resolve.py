@@ -1,6 +1,7 @@
 """Conflict resolution: what is resolved, what is not and why, and ZODB's own resolver as the oracle."""
 
 import pickle as standard_pickle
+import zlib
 from collections.abc import Iterable
 from importlib import import_module
 from io import BytesIO
@@ -100,6 +101,11 @@ def test_a_class_that_can_adds_both_changes(metadata: Any) -> None:
     resolved = resolved_of(counters(metadata))
     assert state_of(resolved) == {"n": 7}
     assert resolved == record(metadata, {"n": 7})
+
+
+def test_compressed_records_are_resolved() -> None:
+    compressed = [b".z" + zlib.compress(each) for each in counters(Counter)]
+    assert resolved_of(compressed) == record(Counter, {"n": 7})
 
 
 def test_lengths_and_buckets_are_resolved() -> None:

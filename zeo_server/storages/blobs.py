@@ -65,7 +65,8 @@ class StagedBlob(NamedTuple):
 
 def is_blob_record(data: bytes | None) -> bool:
     """Tell whether an object's record is a blob's, so that a file belongs to it."""
-    # The bytes are looked for first: most records are of other classes, and reading one takes its time.
+    # The bytes are looked for first: most records are of other classes, and reading one takes its time. A compressed
+    # record is longer than a blob's, which is too short to be compressed.
     if not data or b"ZODB.blob" not in data:
         return False
     try:
