@@ -5,15 +5,16 @@ RemoteProtocolError for an answer of another shape; raised in the reader, it end
 that this server says can be relied on.
 """
 
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from zeo_client.transport.channel import Call
 from zeo_core.errors import ConflictError, RecordFormatError, RemoteProtocolError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
 from zeo_core.record import class_name
-from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
+from zeo_core.transaction import HistoryEntry, RecordedObject, Revision, TransactionMetadata, extension_bytes
 
 __all__ = [
+    "RecordedHead",
     "changes",
     "data",
     "fresh_oids",
@@ -21,6 +22,10 @@ __all__ = [
     "info",
     "info_fault",
     "last_tid",
+    "number",
+    "record_from",
+    "recorded",
+    "recorded_head",
     "revision",
     "status",
     "tid",
@@ -61,6 +66,59 @@ def data(call: Call, answer: Any) -> bytes:
     return bytes(answer)
 
 
+class RecordedHead(NamedTuple):
+    """A transaction of a log without its objects."""
+
+    tid: Tid
+    status: bytes
+    metadata: TransactionMetadata
+
+
+def number(call: Call, answer: Any) -> int:
+    """Take the number of an iterator."""
+    if type(answer) is not int:
+        _refuse(call, "no number")
+    return int(answer)
+
+
+def recorded_head(call: Call, answer: Any) -> RecordedHead | None:
+    """Take a transaction of a log, or None at its end."""
+    if answer is None:
+        return None
+    if type(answer) is not tuple or len(answer) != 5 or not is_id(answer[0]):
+        _refuse(call, "no transaction")
+    tid, *texts, extension = answer
+    status, user, description = (_text(call, text) for text in texts)
+    try:
+        encoded = extension if type(extension) is bytes else extension_bytes(extension)
+    except TypeError as error:
+        _refuse(call, f"a transaction with an extension that cannot be read: {error}")
+    return RecordedHead(tid, status, TransactionMetadata(user, description, encoded))
+
+
+def recorded(call: Call, answer: Any) -> RecordedObject | None:
+    """Take an object of a transaction of a log, or None at its end."""
+    if answer is None:
+        return None
+    if type(answer) is not tuple or len(answer) != 4:
+        _refuse(call, "no record")
+    oid, tid, record, data_tid = answer
+    if not (is_id(oid) and is_id(tid)) or type(record) not in (bytes, type(None)):
+        _refuse(call, "no record")
+    if data_tid is not None and not is_id(data_tid):
+        _refuse(call, "a record that repeats what is no transaction")
+    return RecordedObject(oid, tid, record, data_tid)
+
+
+def record_from(call: Call, answer: Any) -> tuple[Oid, Tid, bytes, Oid | None]:
+    """Take an object and the oid of the following one."""
+    if type(answer) is not tuple or len(answer) != 4 or not all(map(is_id, answer[:2])) or type(answer[2]) is not bytes:
+        _refuse(call, "no record")
+    if answer[3] is not None and not is_id(answer[3]):
+        _refuse(call, "a record that is followed by no oid")
+    return answer[0], answer[1], answer[2], answer[3]
+
+
 def history(call: Call, answer: Any) -> list[HistoryEntry]:
     """Take an object's revisions, newest first."""
     if type(answer) is not tuple:
@@ -77,7 +135,7 @@ def _history_entry(call: Call, entry: Any) -> HistoryEntry:
 
 def _text(call: Call, text: Any) -> bytes:
     if not isinstance(text, str | bytes):
-        _refuse(call, "no list of revisions with a user and a description")
+        _refuse(call, "what has no text for a user or a description")
     return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
 
 

@@ -4,23 +4,32 @@ What the server would have to refuse in a one-way call, where it can answer only
 here, in the caller's thread: a lost connection would make the caller try the same again, for ever (lesson B42).
 """
 
+import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from zeo_client.transport.channel import Channel
 from zeo_core.errors import StorageError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr
-from zeo_core.transaction import extension_bytes, extension_map
+from zeo_core.transaction import check_extension, extension_bytes, extension_map
 from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 
-__all__ = ["METADATA_MAX_BYTES", "RECORD_MAX_BYTES", "Staging"]
+__all__ = ["METADATA_MAX_BYTES", "RECORD_MAX_BYTES", "Staging", "Write"]
 
 METADATA_MAX_BYTES = 0xFFFF
 """The longest user, description or extension: a Data.fs keeps their lengths in two bytes."""
 
 RECORD_MAX_BYTES = MESSAGE_MAX_BYTES - 1024
 """The largest record that fits a message, with room for what stands around it."""
+
+
+class Write(NamedTuple):
+    """A change of an object: the call that tells it, and the data, None for an object that ends."""
+
+    method: str
+    args: tuple[object, ...]
+    data: bytes | None
 
 
 @dataclass(slots=True)
@@ -31,29 +40,61 @@ class Staging:
     txn_id: int
     generation: Channel
     begin_call: bytes
-    writes: dict[Oid, tuple[Tid, bytes]] = field(default_factory=dict)
+    writes: dict[Oid, Write] = field(default_factory=dict)
     checks: dict[Oid, Tid] = field(default_factory=dict)
     resolved: frozenset[Oid] = frozenset()
     sent: bool = False
     voted: bool = False
 
     @classmethod
-    def begin(cls, transaction: Any, txn_id: int, generation: Channel) -> "Staging":
-        """Take the metadata over. TypeError for what the wire could not carry, StorageError for what is too long."""
+    def begin(
+        cls,
+        transaction: Any,
+        txn_id: int,
+        generation: Channel,
+        *,
+        tid: Tid | None = None,
+        status: str | bytes = " ",
+        exact: bool = False,
+    ) -> "Staging":
+        """Take the metadata over. TypeError for what the wire could not carry, StorageError for what is too long.
+
+        `tid` and `status` are those of a transaction of another storage, which is restored. With `exact`, which not
+        every server knows, the extension is sent as the bytes that the log is to hold.
+        """
         user, description = _text("user", transaction.user), _text("description", transaction.description)
-        extension = _extension(getattr(transaction, "extension", None))
-        call = encode_one_way("tpc_begin", (txn_id, user, description, extension, None, " "))
+        extension = getattr(transaction, "extension", None)
+        if tid is not None:
+            extension = getattr(transaction, "extension_bytes", extension)  # as it stands in that storage's log
+        status = status.decode("ascii") if isinstance(status, bytes) else status
+        call = encode_one_way("tpc_begin", (txn_id, user, description, _extension(extension, exact), tid, status))
         return cls(transaction, txn_id, generation, call)
 
     def store(self, oid: Oid, serial: Tid | None, data: bytes) -> None:
         """Add an object; the later of two records of one object counts."""
-        serial = serial or ZERO_TID
-        if not (is_id(oid) and is_id(serial)):
-            raise StorageError(f"oid {oid!r} and serial {serial!r} must be 8 bytes each")
         if not isinstance(data, bytes) or not 0 < len(data) <= RECORD_MAX_BYTES:
             _refuse_data(oid, data)
+        serial = serial or ZERO_TID
+        self._stage(oid, serial, Write("storea", (oid, serial, data), data))
+
+    def delete(self, oid: Oid, serial: Tid) -> None:
+        """Add an object's deletion."""
+        self._stage(oid, serial, Write("deleteObject", (oid, serial), None))
+
+    def restore(self, oid: Oid, serial: Tid, data: bytes | None, data_tid: Tid | None) -> None:
+        """Add an object of another storage's transaction; see the contract's `restore`."""
+        if data is not None and (not isinstance(data, bytes) or not 0 < len(data) <= RECORD_MAX_BYTES):
+            _refuse_data(oid, data)
+        if data_tid is not None and not is_id(data_tid):
+            raise StorageError(f"tid {data_tid!r} must be 8 bytes")
+        self._stage(oid, serial, Write("restorea", (oid, serial, data, data_tid), data))
+
+    def _stage(self, oid: Oid, serial: Tid, write: Write) -> None:
+        if not (is_id(oid) and is_id(serial)):
+            raise StorageError(f"oid {oid!r} and serial {serial!r} must be 8 bytes each")
         self._check_not_sent()
-        self.writes[oid] = serial, data
+        self.writes.pop(oid, None)  # of two records of one object the last counts, also for their order
+        self.writes[oid] = write
 
     def check(self, oid: Oid, serial: Tid) -> None:
         """Add an object that must still be current."""
@@ -67,9 +108,7 @@ class Staging:
         self._check_not_sent()
         self.sent = True
         parts = [self.begin_call]
-        parts += [
-            encode_one_way("storea", (oid, serial, data, self.txn_id)) for oid, (serial, data) in self.writes.items()
-        ]
+        parts += [encode_one_way(method, (*args, self.txn_id)) for method, args, _ in self.writes.values()]
         parts += [
             encode_one_way("checkCurrentSerialInTransaction", (oid, serial, self.txn_id))
             for oid, serial in self.checks.items()
@@ -88,10 +127,14 @@ def _text(name: str, value: str | bytes | None) -> bytes:
     return encoded
 
 
-def _extension(extension: Any) -> dict[str, Any]:
-    """Return the extension's values as builtins that msgpack can carry."""
+def _extension(extension: Any, exact: bool) -> dict[str, Any] | bytes:
+    """Return the extension's values as builtins that msgpack can carry, or their bytes."""
     encoded = extension if isinstance(extension, bytes) else extension_bytes(extension)
     _check_length("extension", encoded)
+    if exact:
+        with contextlib.suppress(TypeError):  # what it holds stays behind then, as it does when it is read
+            check_extension(encoded)
+            return encoded
     return extension_map(encoded)
 
 

@@ -8,11 +8,12 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
+from zeo_client.iteration import RemoteLog
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Call, Channel
@@ -29,10 +30,10 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import ZERO_TID, Oid, Tid, tid_repr
 from zeo_core.storage import InvalidationSink
-from zeo_core.transaction import HistoryEntry, Revision
+from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision
 from zeo_core.wire.codec import encode_one_way
-from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS
-from zeo_core.zodb import ZODBStorage
+from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.zodb import ZODBLog
 
 __all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
 
@@ -44,7 +45,7 @@ CACHE_BYTES = 20 * 1024 * 1024
 OIDS_AT_ONCE = 100
 
 
-class ClientStorage(ZODBStorage):
+class ClientStorage(ZODBLog):
     """A storage on a server, at `addr`: ("host", port), a port, "host:port", a Unix socket's path, or a list of these.
 
     `storage` names one of the server's storages. The constructor waits up to `wait_timeout` seconds for the server
@@ -85,6 +86,7 @@ class ClientStorage(ZODBStorage):
         self._turns = Turns()
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
         self._channel = self._supervisor.channel
+        self._log = RemoteLog(self._channel, self._has)
         self._supervisor.start()
         if wait:
             try:
@@ -130,6 +132,20 @@ class ClientStorage(ZODBStorage):
         """Return up to `size` revisions, newest first."""
         entries: list[HistoryEntry] = self._channel().call("history", (oid, size), replies.history)
         return entries
+
+    def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
+        """Walk the transactions with start <= tid <= stop; ends with ClientDisconnected when the connection does."""
+        return self._log.transactions(start, stop)
+
+    def record_iternext(self, next: Oid | None = None) -> tuple[Oid, Tid, bytes, Oid | None]:  # noqa: A002 - ZODB's
+        """Return (oid, serial, data, following oid or None) of the first object from oid `next` on.
+
+        ValueError if there is none.
+        """
+        found: tuple[Oid, Tid, bytes, Oid | None] = self._channel().call(
+            "record_iternext", (next,), replies.record_from
+        )
+        return found
 
     def object_count(self) -> int:
         """Return the number of objects that the server last told."""
@@ -189,11 +205,12 @@ class ClientStorage(ZODBStorage):
             self._oids_generation = channel
             return oid
 
-    def tpc_begin(self, transaction: Any) -> None:
+    def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         """Begin; transactions of several threads may be in progress at once."""
         if self._read_only:
             raise ReadOnlyError(f"{self._name} is read-only for this client")
-        staging = Staging.begin(transaction, next(self._txn_ids), self._channel())
+        channel, exact = self._channel(), self._has(EXTENSION_BYTES)
+        staging = Staging.begin(transaction, next(self._txn_ids), channel, tid=tid, status=status, exact=exact)
         with self._lock:
             if id(transaction) in self._staged:
                 raise StorageTransactionError("tpc_begin twice for one transaction")
@@ -205,6 +222,16 @@ class ClientStorage(ZODBStorage):
             raise StorageError(f"version {version!r}: versions are not supported")
         self._staging(transaction).store(oid, serial, data)
 
+    def deleteObject(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802 - ZODB's name
+        """Add an object's deletion; POSKeyError and conflicts are reported by tpc_vote."""
+        self._staging(transaction).delete(oid, serial)
+
+    def restore(
+        self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
+    ) -> None:
+        """Add an object of another storage's transaction; see ZODBLog."""
+        self._staging(transaction).restore(oid, serial, data, prev_txn)
+
     def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
         """Ask that `serial` is still current at commit."""
         self._staging(transaction).check(oid, serial)
@@ -212,7 +239,7 @@ class ClientStorage(ZODBStorage):
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
         staging = self._staging(transaction)
-        if CONCURRENT_TRANSACTIONS not in self._info.get("extensions", ()):
+        if not self._has(CONCURRENT_TRANSACTIONS):
             self._turns.take(staging)
         channel = self._same_channel(staging)
         answer = channel.wait(channel.start("vote", (staging.txn_id,), replies.votes, before=staging.burst()))
@@ -256,6 +283,10 @@ class ClientStorage(ZODBStorage):
         if staging is not None:
             self._turns.give(staging)
 
+    def _has(self, extension: str) -> bool:
+        """Tell whether the server announced an extension of the protocol."""
+        return extension in self._info.get("extensions", ())
+
     def _staging(self, transaction: Any) -> Staging:
         staging = self._staged.get(id(transaction))
         if staging is None or staging.transaction is not transaction:
@@ -287,9 +318,9 @@ class ClientStorage(ZODBStorage):
         self._check_next(tid)
         self._supersede(staging.generation, tid, staging.writes)
         self._cache.invalidate(tid, staging.writes)
-        for oid, (_, data) in staging.writes.items():
-            if oid not in staging.resolved:
-                self._cache.store(oid, Revision(data, tid, None))
+        for oid, write in staging.writes.items():
+            if write.data is not None and oid not in staging.resolved:
+                self._cache.store(oid, Revision(write.data, tid, None))
         if announce is not None:
             announce(tid)
         self._cache.advance(tid)

@@ -9,6 +9,7 @@
     |  +- FileFormatError               a file is not what it claims; carries path and position
     |  +- UndoError                     the transaction cannot be undone; wire: ZODB.POSException.UndoError
     |  |  +- MultipleUndoErrors         nor can it, for several objects; wire: ZODB.POSException.MultipleUndoErrors
+    |  +- UnknownIteratorError (KeyError)   a walk over the log that has ended; wire: builtins.KeyError
     |  +- RecordFormatError             an object's record is of an unknown format, or damaged
     |  +- FileLockedError               another process has the database open; carries path
     |  +- StorageFullError              no room: disk, quota; carries path
@@ -74,6 +75,7 @@ __all__ = [
     "StorageFullError",
     "StorageTransactionError",
     "UndoError",
+    "UnknownIteratorError",
     "UnpicklableError",
     "Unsupported",
     "ZeodError",
@@ -214,6 +216,19 @@ class MultipleUndoErrors(UndoError):
 
     def __str__(self) -> str:
         return "cannot undo: " + ", ".join(f"{reason} (oid {oid_repr(oid)})" for oid, reason in self.errors)
+
+
+class UnknownIteratorError(StorageError, KeyError):
+    """A client names a walk over the log, `number`, that has ended or never was."""
+
+    wire_name: ClassVar[str] = "builtins.KeyError"
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"no iterator {self.number} is open"
 
 
 class RecordFormatError(StorageError):

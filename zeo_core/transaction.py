@@ -26,6 +26,7 @@ __all__ = [
     "Revision",
     "TransactionMetadata",
     "UndoEntry",
+    "check_extension",
     "extension_bytes",
     "extension_map",
 ]
@@ -162,6 +163,18 @@ def extension_map(extension: bytes) -> dict[str, Any]:
         return _plain_extension(_PlainUnpickler(BytesIO(extension)).load())
     except Exception:  # noqa: BLE001 - any garbage may stand in a twenty-year-old file; it must not stop an iteration
         return {}
+
+
+def check_extension(extension: bytes) -> None:
+    """Raise TypeError if a stranger's bytes are no dictionary of plain values, which everybody can read safely."""
+    if not extension:
+        return
+    try:
+        check_memo(extension)
+        found = _PlainUnpickler(BytesIO(extension)).load()
+    except Exception as error:  # noqa: BLE001 - whatever a broken pickle raises
+        raise TypeError(f"transaction extension: {type(error).__name__}: {error}"[:200]) from None
+    _plain_extension(found)
 
 
 def extension_bytes(extension: Mapping[str, Any] | None) -> bytes:

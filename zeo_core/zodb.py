@@ -4,18 +4,22 @@ A storage of ours that inherits from `ZODBStorage` and keeps the contract (`zeo_
 to `ZODB.DB` as it is. The signatures and results are those of ZODB.interfaces.IStorage in ZODB 6.4.
 """
 
+import logging
 import sys
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 from zeo_core.errors import POSKeyError
-from zeo_core.ids import MAX_TID, Oid, Tid
-from zeo_core.storage import InvalidationSink, Transacts, Undoes
+from zeo_core.ids import MAX_TID, Oid, Tid, tid_repr
+from zeo_core.storage import InvalidationSink, Iterates, Transacts, Undoes
 from zeo_core.transaction import Revision
 from zeo_core.zodb_interfaces import ZODBInterfaces
-from zeo_core.zodb_records import history_lines
+from zeo_core.zodb_records import TransactionIterator, history_lines
 
-__all__ = ["ZODBStorage"]
+__all__ = ["ZODBLog", "ZODBStorage"]
+
+logger = logging.getLogger(__name__)
 
 
 class ZODBStorage(Transacts):
@@ -95,3 +99,47 @@ class ZODBStorage(Transacts):
     def supportsUndo(self) -> bool:  # noqa: N802
         """Tell whether transactions can be undone."""
         return isinstance(self, Undoes)
+
+
+class ZODBLog(ZODBStorage, Iterates):
+    """The base of our storages whose log can be walked, and into which another storage's can be copied."""
+
+    @abstractmethod
+    def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
+        """Begin; `tid` and `status` are given to restore a transaction of another storage, see `restore`."""
+
+    @abstractmethod
+    def restore(
+        self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
+    ) -> None:
+        """Add an object of another storage's transaction as it stands there; conflicts are not looked for.
+
+        Which tid it gets, `tpc_begin` was told. `prev_txn` is the transaction whose data it repeats; that is believed
+        only if the data are there (lesson B30). No data: the object does not exist from now on.
+        """
+
+    def restore_record(self, record: Any, source: Any, transaction: Any) -> None:
+        """Add a record of another storage's iterator, and all of that storage's that belongs to it."""
+        self.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
+
+    def iterator(self, start: Tid | None = None, stop: Tid | None = None) -> TransactionIterator:
+        """Walk the transactions with start <= tid <= stop in ZODB's shape: each can be iterated for its records."""
+        return TransactionIterator(self.transactions(start, stop))
+
+    def copyTransactionsFrom(self, other: Any, verbose: int = 0) -> None:  # noqa: N802 - ZODB's name
+        """Copy all transactions of another storage, ours or one with ZODB's `iterator`, with their tids.
+
+        StorageError at the first that is not later than all that are here.
+        """
+        for transaction in other.iterator():
+            self.tpc_begin(transaction, transaction.tid, transaction.status)
+            try:
+                for record in transaction:
+                    self.restore_record(record, other, transaction)
+                self.tpc_vote(transaction)
+                self.tpc_finish(transaction)
+            except BaseException:
+                self.tpc_abort(transaction)
+                raise
+            if verbose:
+                logger.info("%s: copied %s", self.name(), tid_repr(transaction.tid))

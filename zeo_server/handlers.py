@@ -2,22 +2,25 @@
 
 A handler gets the caller and the arguments, which the session has checked against the table of methods, and returns
 what the reply holds. An exception becomes the error reply. The calls that are answered later (vote, tpc_finish,
-sendBlob, pack) get a callback for the answer as well.
+sendBlob, pack) get a callback for the answer as well, and so do those that are slow and done in a thread.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import HasBlobs, ServedStorage
+from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS
+from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 from zeo_core.zodb_records import history_line
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.commit.uploads import Sender
+from zeo_server.interfaces import interfaces_of
+from zeo_server.iterators import Iterators
 from zeo_server.service import Connection
 
 __all__ = ["HANDLERS", "HISTORY_MAX", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
@@ -37,6 +40,10 @@ class Caller(Connection, Sender, Protocol):
 
     coordinator: Coordinator
     storage: ServedStorage
+    iterators: Iterators
+
+    def in_thread(self, function: Callable[[], object], answer: Answer) -> None:
+        """Run a slow function in a thread, after those asked for before; `answer` gets what it returns or raises."""
 
     def register(self, storage: str, read_only: bool) -> Tid:
         """Choose the storage and return its last tid."""
@@ -65,9 +72,9 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         **caller.coordinator.info(),
         "name": caller.storage.name(),
         "supportsUndo": False,
-        "supports_record_iternext": False,
-        "interfaces": (("ZODB.interfaces", "IBlobStorage"),) if isinstance(caller.storage, HasBlobs) else (),
-        "extensions": (CONCURRENT_TRANSACTIONS,),
+        "supports_record_iternext": hasattr(caller.storage, "record_iternext"),
+        "interfaces": interfaces_of(caller.storage),
+        "extensions": (CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
     }
 
 
@@ -109,17 +116,15 @@ def _tpc_begin(
     txn_id: Hashable,
     user: str | bytes,
     description: str | bytes,
-    extension: Mapping[str, Any] | None,
+    extension: Mapping[str, Any] | bytes | None,
     tid: Tid | None = None,
     status: str | bytes = " ",
 ) -> None:
     transaction = caller.coordinator.begin(caller, txn_id)
     # nobody waits for a reply to this call: the vote will say what is wrong with it
-    if tid is not None or _text(status) != " ":
-        transaction.doom(StorageError("a transaction with a tid and status of its own is not supported"))
-        return
     try:
         transaction.metadata = metadata_from_wire(user, description, extension)
+        transaction.restore_as(tid, _text(status))
     except (TypeError, StorageError) as error:
         transaction.doom(error)
 
@@ -153,6 +158,16 @@ def _send_blob(caller: Caller, answer: Answer, oid: Oid, serial: Tid) -> None:
     caller.send_blob(oid, serial, answer)
 
 
+def _delete_object(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> None:
+    caller.coordinator.delete(caller, txn_id, oid, serial)
+
+
+def _restorea(
+    caller: Caller, oid: Oid, _serial: Tid, data: bytes | None, prev_txn: Tid | None, txn_id: Hashable
+) -> None:
+    caller.coordinator.restore(caller, txn_id, oid, data, prev_txn)
+
+
 def _check_current(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> None:
     caller.coordinator.check(caller, txn_id, oid, serial)
 
@@ -179,6 +194,35 @@ def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True
 
 def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
     return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))]
+
+
+def _record_iternext(caller: Caller, answer: Answer, next_oid: Oid | None = None) -> None:
+    walk = getattr(caller.storage, "record_iternext", None)
+    if walk is None:
+        raise StorageError(f"the objects of storage {caller.coordinator.name} cannot be walked")
+    caller.in_thread(partial(walk, next_oid), answer)
+
+
+def _iterator_start(
+    caller: Caller, answer: Answer, start: Tid | None = None, stop: Tid | None = None, exact: int | None = False
+) -> None:
+    caller.in_thread(partial(caller.iterators.start, start, stop, exact=bool(exact)), answer)
+
+
+def _iterator_next(caller: Caller, answer: Answer, number: int) -> None:
+    caller.in_thread(partial(caller.iterators.next, number), answer)
+
+
+def _iterator_record_start(caller: Caller, answer: Answer, number: int, tid: Tid) -> None:
+    caller.in_thread(partial(caller.iterators.record_start, number, tid), answer)
+
+
+def _iterator_record_next(caller: Caller, answer: Answer, number: int) -> None:
+    caller.in_thread(partial(caller.iterators.record_next, number), answer)
+
+
+def _iterator_gc(caller: Caller, answer: Answer, numbers: Sequence[int]) -> None:
+    caller.in_thread(partial(caller.iterators.forget, numbers), answer)
 
 
 def _server_status(caller: Caller) -> dict[str, object]:
@@ -215,19 +259,32 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "storeBlobChunk": _store_blob_chunk,
     "storeBlobEnd": _store_blob_end,
     "storeBlobShared": _store_blob_shared,
+    "deleteObject": _delete_object,
+    "restorea": _restorea,
     "checkCurrentSerialInTransaction": _check_current,
     "vote": _vote,
     "tpc_finish": _tpc_finish,
     "tpc_abort": _tpc_abort,
     "history": _history,
     "sendBlob": _send_blob,
+    "record_iternext": _record_iternext,
+    "iterator_start": _iterator_start,
+    "iterator_next": _iterator_next,
+    "iterator_record_start": _iterator_record_start,
+    "iterator_record_next": _iterator_record_next,
+    "iterator_gc": _iterator_gc,
     "pack": _pack,
     "server_status": _server_status,
     "set_client_label": _set_client_label,
     "ping": _ping,
 }
 
-_LATER = frozenset({"vote", "tpc_finish", "pack", "sendBlob"})
+_LATER = frozenset(
+    {
+        *("vote", "tpc_finish", "pack", "sendBlob", "record_iternext", "iterator_gc"),
+        *("iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next"),
+    }
+)
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
     {name: Handler(call, CLIENT_CALLS[name].writes, name in _LATER) for name, call in _FUNCTIONS.items()}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from zeo_core.errors import ReadOnlyError
@@ -11,13 +12,16 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Member
 from zeo_server.status import StorageStatus
 
-__all__ = ["CLOSE_GRACE_S", "DRAIN_GRACE_S", "Connection", "Service"]
+__all__ = ["CLOSE_GRACE_S", "DRAIN_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
 
 DRAIN_GRACE_S = 10.0
 """How long a stopping server waits for clients that voted to finish. Under the 30 s that supervisors commonly allow."""
 
 CLOSE_GRACE_S = 1.0
 """How long a closed connection may take to deliver its last replies."""
+
+SLOW_CALL_THREADS = 4
+"""Threads for iteration, undo logs and the like, apart from those for loads, which must not wait for these."""
 
 _log = logging.getLogger("zeo_server")
 
@@ -36,6 +40,7 @@ class Service:
         self.storages = storages
         self.read_only = read_only
         self.connections: set[Connection] = set()
+        self.threads = ThreadPoolExecutor(SLOW_CALL_THREADS, "zeod-slow-call")
         self._emptied = asyncio.Event()
 
     def choose(self, name: str, read_only: bool) -> Coordinator:
@@ -77,6 +82,8 @@ class Service:
         for coordinator in self.storages.values():
             await coordinator.close()
         await self._end_connections()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self.threads.shutdown(cancel_futures=True))
 
     async def _end_connections(self) -> None:
         for connection in list(self.connections):

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import cast
 
@@ -25,7 +25,9 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
 from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
+from zeo_server.iterators import Iterators
 from zeo_server.service import CLOSE_GRACE_S, Service
+from zeo_server.slow_calls import SlowCalls
 from zeo_server.status import status_json
 
 __all__ = ["BACKLOG_MAX_BYTES", "HIGH_WATER_BYTES", "SLICE", "ServerSession"]
@@ -50,6 +52,7 @@ class ServerSession(asyncio.Protocol):
 
     coordinator: Coordinator
     storage: ServedStorage
+    iterators: Iterators
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self.label = "a new connection"
@@ -65,6 +68,7 @@ class ServerSession(asyncio.Protocol):
         self._held = False  # what the peer sends comes faster than it can be dealt with
         self._downloads: Downloads | None = None
         self._registered = False
+        self._slow_calls: SlowCalls | None = None  # most clients never have any
         self._ended = False
         self._transport: asyncio.Transport
 
@@ -106,12 +110,19 @@ class ServerSession(asyncio.Protocol):
         """Choose the storage; see Service.choose. From here on the client is told of every commit."""
         coordinator = self._service.choose(storage, read_only)
         self.coordinator, self.storage = coordinator, coordinator.storage
+        self.iterators = Iterators(self.storage)
         self.read_only = read_only
         self._wire.registered()
         self._registered = True
         coordinator.join(self)
         _log.info("%s: connected to storage %s%s", self.label, storage, ", reading only" if read_only else "")
         return self.storage.last_tid()
+
+    def in_thread(self, function: Callable[[], object], answer: Answer) -> None:
+        """Run a slow function in a thread, after those asked for before; `answer` gets what it returns or raises."""
+        if self._slow_calls is None:
+            self._slow_calls = SlowCalls(self._loop, self._service.threads)
+        self._slow_calls.add(function, answer)
 
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
@@ -200,11 +211,11 @@ class ServerSession(asyncio.Protocol):
             if writes and self.read_only:
                 raise ReadOnlyError("this client is connected for reading only")  # noqa: TRY301
             if later:
-                call(self, self._answer_to(message_id, one_way), *args)
+                call(self, self._answer_to(request), *args)
                 return
             result = call(self, *args)
         except BlockingIOError:  # only load_cached raises it
-            self._load_in_thread(self._answer_to(message_id, one_way), *args)
+            self._load_in_thread(self._answer_to(request), *args)
         except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
             self._failed(request, error)
         else:
@@ -256,10 +267,14 @@ class ServerSession(asyncio.Protocol):
         else:
             self.send(frame)
 
-    def _answer_to(self, message_id: object, one_way: bool) -> Answer:
+    def _answer_to(self, request: Request) -> Answer:
         def answer(outcome: object) -> None:
-            if not (one_way or self._ended):
-                self._reply(message_id, outcome)
+            if self._ended:
+                return
+            if isinstance(outcome, Exception):
+                self._failed(request, outcome)
+            elif not request.one_way:
+                self._reply(request.message_id, outcome)
 
         return answer
 
@@ -319,6 +334,8 @@ class ServerSession(asyncio.Protocol):
             self._downloads.close()
         if self._registered:
             self.coordinator.leave(self)
+        if self._slow_calls is not None:
+            self._slow_calls.end(self.iterators.clear)
         _log.log(level, "%s: %s", self.label, reason)
         return True
 

@@ -33,6 +33,14 @@ def logged_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Z
         yield opened
 
 
+@pytest.fixture(params=[kind for kind in KINDS if kind.groups], ids=lambda kind: kind.name)
+def local_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage in this process."""
+    kind: Kind = request.param
+    with kind.open(tmp_path) as opened:
+        yield opened
+
+
 @pytest.fixture(params=[kind for kind in KINDS if kind.undoes], ids=lambda kind: kind.name)
 def undoing_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
     """An empty storage that can undo."""

@@ -26,6 +26,7 @@ class Kind:
     iterates: bool  # it offers `transactions`
     keeps: bool  # what was committed is there when the directory is opened again
     undoes: bool = False  # it takes back transactions
+    groups: bool = True  # it is in this process, so that a test can write groups of transactions itself
 
 
 @contextmanager
@@ -58,7 +59,7 @@ KINDS = [
     Kind("file", _file_storage, iterates=True, keeps=True, undoes=True),
     Kind("demo", _demo_storage, iterates=True, keeps=False),
     Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True),
-    Kind("client", SERVED.open, iterates=False, keeps=True),
+    Kind("client", SERVED.open, iterates=True, keeps=True, groups=False),
 ]
 
 

@@ -14,11 +14,11 @@ A, B = pack_id(1), pack_id(2)
 
 
 @pytest.fixture
-def local(logged_storage: ZODBStorage) -> LocalStorage:
+def local(local_storage: ZODBStorage) -> LocalStorage:
     """A storage whose groups the test writes itself."""
-    assert isinstance(logged_storage, LocalStorage)
-    assert isinstance(logged_storage, Commits)
-    return logged_storage
+    assert isinstance(local_storage, LocalStorage)
+    assert isinstance(local_storage, Commits)
+    return local_storage
 
 
 def write(storage: LocalStorage, *writes: ObjectWrite, tid: Tid | None = None, status: bytes = b" ") -> Tid:

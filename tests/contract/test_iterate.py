@@ -38,6 +38,18 @@ def test_an_extension_given_as_bytes_is_kept_as_it_is(logged_storage: ZODBStorag
     assert [t.metadata.extension for t in logged_storage.transactions()] == [b"}q\x00."]
 
 
+def test_records_can_be_walked_again_and_later(logged_storage: ZODBStorage) -> None:
+    assert isinstance(logged_storage, Iterates)
+    tids = [commit(logged_storage, {A: b"a%d" % number, B: b"b"}) for number in range(3)]
+    walked = list(logged_storage.transactions())
+    for _ in range(2):
+        for number, transaction in enumerate(walked):
+            expected = [(A, tids[number], b"a%d" % number, None), (B, tids[number], b"b", None)]
+            assert list(transaction.records) == expected
+    next(iter(walked[1].records))
+    assert len(list(walked[2].records)) == 2
+
+
 def test_a_walk_starts_and_stops_where_it_is_told(logged_storage: ZODBStorage) -> None:
     assert walk(logged_storage) == []
     tids = [commit(logged_storage, {A: b"%d" % number}) for number in range(20)]

@@ -13,6 +13,7 @@ from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, pack_id, successor
 from zeo_core.wire.frames import FrameDecoder, encode_frame
 from zeo_core.wire.methods import CLIENT_CALLS
 from zeo_server.handlers import HANDLERS, NEW_OIDS_MAX
+from zeo_server.session import ServerSession
 from zeo_server.storages.mapping import MappingStorage
 
 A, B = pack_id(1), pack_id(2)
@@ -96,9 +97,8 @@ def test_get_info(fresh: InProcess) -> None:
         assert info["length"] == 2
         assert info["size"] == client.call("getSize") > 0
         assert info["name"] == "Mapping Storage"
-        assert info["interfaces"] == ()
-        assert info["supportsUndo"] is False
-        assert info["supports_record_iternext"] is False
+        assert ("ZODB.interfaces", "IStorageIteration") in info["interfaces"]
+        assert info["supports_record_iternext"] is True
 
 
 def test_get_invalidations(fresh: InProcess) -> None:
@@ -148,8 +148,12 @@ def test_abort_forgets(fresh: InProcess) -> None:
     [
         (("", "", {1: 2}, None, " "), TypeError, "no text"),
         (("", "x" * 70_000, {}, None, " "), StorageError, "transaction description: 70000 bytes"),
-        (("", "", {}, pack_id(5), " "), StorageError, "of its own"),
-        (("", "", {}, None, "p"), StorageError, "of its own"),
+        (("", "", b"c\nno pickle", None, " "), TypeError, "extension"),
+        (("", "", b"cos\nsystem\n.", None, " "), TypeError, "os.system"),
+        (("", "", b"\x80\x03]q\x00.", None, " "), TypeError, "a list instead of"),
+        (("", "", {}, ZERO_TID, " "), StorageError, "cannot restore transaction"),
+        (("", "", {}, MAX_TID, " "), StorageError, "cannot restore transaction"),
+        (("", "", {}, None, "u"), StorageError, "status 'u' is not"),
     ],
 )
 def test_a_transaction_that_cannot_be_kept_is_refused_at_the_vote(
@@ -218,3 +222,67 @@ def test_a_read_only_server_takes_readers_only() -> None:
         client.call("register", "1", True)
         with pytest.raises(ReadOnlyError):
             client.call("new_oids")
+
+
+def test_iteration(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        tid = client.commit({A: (ZERO_TID, b"one"), B: (ZERO_TID, b"two")})
+        number = client.call("iterator_start", None, None)
+        assert client.call("iterator_next", number) == (tid, " ", b"user", b"description", {})
+        records = client.call("iterator_record_start", number, tid)
+        assert client.call("iterator_record_next", records) == (A, tid, b"one", None)
+        client.one_way("iterator_gc", (records,))
+        with pytest.raises(KeyError):
+            client.call("iterator_record_next", records)
+        assert client.call("iterator_next", number) is None
+        with pytest.raises(KeyError):
+            client.call("iterator_next", number)
+        assert client.call("record_iternext", None) == (A, tid, b"one", B)
+        assert client.call("record_iternext", B) == (B, tid, b"two", None)
+        with pytest.raises(ValueError, match="no object"):
+            client.call("record_iternext", pack_id(3))
+
+
+def test_walks_are_freed_when_their_client_leaves(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        client.call("iterator_start", None, None)
+        (session,) = fresh.ask(lambda: list(fresh.service.connections))
+        assert isinstance(session, ServerSession)
+        assert len(session.iterators) == 1
+    fresh.until(lambda: len(session.iterators) == 0)
+
+
+def test_restore(fresh: InProcess) -> None:
+    with fresh.client() as client, fresh.client() as other:
+        first = client.commit({A: (ZERO_TID, b"one")})
+        later = successor(first)
+        client.one_way("tpc_begin", 1, b"u", b"d", {"k": "v"}, later, "p")
+        client.one_way("restorea", A, later, b"two", None, 1)
+        client.one_way("restorea", B, later, b"new", pack_id(5), 1)
+        assert client.call("vote", 1) == ()
+        assert client.call("tpc_finish", 1) == later
+        assert other.invalidations()[-1] == (later, (A, B))
+        number = client.call("iterator_start", later, None)
+        assert client.call("iterator_next", number) == (later, "p", b"u", b"d", {"k": "v"})
+        records = client.call("iterator_record_start", number, later)
+        assert client.call("iterator_record_next", records) == (A, later, b"two", None)
+        client.one_way("tpc_begin", 2, b"", b"", {}, later, " ")
+        client.one_way("restorea", A, later, None, None, 2)
+        with pytest.raises(StorageError, match="cannot restore transaction"):
+            client.call("vote", 2)
+
+
+def test_delete_object(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        first = client.commit({A: (ZERO_TID, b"one")})
+        for serial, oid, error in ((ZERO_TID, A, ConflictError), (first, B, POSKeyError)):
+            client.one_way("tpc_begin", 1, b"", b"", {}, None, " ")
+            client.one_way("deleteObject", oid, serial, 1)
+            with pytest.raises(error):
+                client.call("vote", 1)
+        client.one_way("tpc_begin", 2, b"", b"", {}, None, " ")
+        client.one_way("deleteObject", A, first, 2)
+        assert client.call("vote", 2) == ()
+        client.call("tpc_finish", 2)
+        with pytest.raises(POSKeyError):
+            client.load(A)

@@ -15,6 +15,7 @@ __all__ = [
     "BLOB_CHUNK_MAX_BYTES",
     "CLIENT_CALLS",
     "CONCURRENT_TRANSACTIONS",
+    "EXTENSION_BYTES",
     "SERVER_PUSHES",
     "Argument",
     "Check",
@@ -27,6 +28,11 @@ BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
 once, told apart by their ids. A ZEO server closes a connection that begins a second one."""
+
+EXTENSION_BYTES = "extension-bytes"
+"""An extension of zeod: what a transaction's metadata call its extension may travel as the bytes that stand in the log,
+so that a copy is one to the byte, and a list stays one. tpc_begin takes them in the place of the map; iterator_next
+gives them so where iterator_start was asked for `exact`."""
 
 Check = Callable[[object], bool]
 """Tells whether a value fits an argument."""
@@ -109,12 +115,20 @@ def _map(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _optional_map(value: object) -> bool:
-    return value is None or isinstance(value, dict)
+def _extension(value: object) -> bool:
+    return value is None or isinstance(value, dict | bytes)
+
+
+def _optional_bytes(value: object) -> bool:
+    return value is None or type(value) is bytes
 
 
 def _oids(value: object) -> bool:
     return isinstance(value, tuple) and all(map(is_id, value))
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_count, value))
 
 
 _OID = Argument("oid", "an oid of 8 bytes", is_id)
@@ -123,6 +137,7 @@ _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
 _DATA = Argument("data", "bytes", _bytes)
 _CHUNK = Argument("chunk", f"up to {BLOB_CHUNK_MAX_BYTES} bytes", _chunk)
 _TXN = Argument("txn", "an integer or text, unique on the connection", _key)
+_ITERATOR = Argument("iterator", "an iterator's number", _count)
 
 
 def _table(*methods: Method) -> Mapping[str, Method]:
@@ -163,7 +178,7 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             _TXN,
             Argument("user", "text", _text),
             Argument("description", "text", _text),
-            Argument("extension", "a map or None", _optional_map),
+            Argument("extension", "a map, bytes or None", _extension),
             Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True),
             Argument("status", "text", _text, optional=True),
         ),
@@ -172,6 +187,20 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "Begin a transaction.",
     ),
     Method("storea", (_OID, _SERIAL, _DATA, _TXN), None, True, "Add an object made from revision `serial`."),
+    Method("deleteObject", (_OID, _SERIAL, _TXN), None, True, "Add the deletion of an object at revision `serial`."),
+    Method(
+        "restorea",
+        (
+            _OID,
+            _SERIAL,
+            Argument("data", "bytes or None", _optional_bytes),
+            Argument("prev_txn", "a tid of 8 bytes or None", _optional_id),
+            _TXN,
+        ),
+        None,
+        True,
+        "Add an object of another storage's transaction, whose data may be `prev_txn`'s; for administrators.",
+    ),
     Method(
         "checkCurrentSerialInTransaction",
         (_OID, _SERIAL, _TXN),
@@ -217,6 +246,52 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "None, after the blob was pushed",
         False,
         "Push the blob that transaction `serial` wrote for `oid`; POSKeyError.",
+    ),
+    Method(
+        "record_iternext",
+        (Argument("next", "an oid of 8 bytes or None", _optional_id, optional=True),),
+        "[oid, tid, data, next oid or None]",
+        False,
+        "The first object from oid `next` on; ValueError if there is none.",
+    ),
+    Method(
+        "iterator_start",
+        (
+            Argument("start", "a tid of 8 bytes or None", _optional_id, optional=True),
+            Argument("stop", "a tid of 8 bytes or None", _optional_id, optional=True),
+            Argument("exact", "a flag", _flag, optional=True),
+        ),
+        "an iterator's number",
+        False,
+        "Begin to walk the transactions from `start` to `stop`, of those that there are now.",
+    ),
+    Method(
+        "iterator_next",
+        (_ITERATOR,),
+        "[tid, status, user, description, extension], or None at the end",
+        False,
+        "The next transaction; KeyError if the iterator has ended.",
+    ),
+    Method(
+        "iterator_record_start",
+        (_ITERATOR, _TID),
+        "an iterator's number",
+        False,
+        "Begin to walk the objects of the transaction that the iterator came to last, which is `tid`.",
+    ),
+    Method(
+        "iterator_record_next",
+        (_ITERATOR,),
+        "[oid, tid, data or None, tid of the transaction whose data it repeats or None], or None at the end",
+        False,
+        "The next object; KeyError if the iterator has ended.",
+    ),
+    Method(
+        "iterator_gc",
+        (Argument("iterators", "a list of iterators' numbers", _counts),),
+        None,
+        False,
+        "End these iterators, of whichever kind, if they have not ended.",
     ),
     Method(
         "pack",

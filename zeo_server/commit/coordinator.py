@@ -19,6 +19,7 @@ from functools import partial
 
 from zeo_core.errors import (
     ConflictError,
+    POSKeyError,
     ReadConflictError,
     RecordFormatError,
     StorageClosedError,
@@ -141,6 +142,16 @@ class Coordinator:
             raise
         if needless is not None:
             self.uploads.discard(needless)
+
+    def delete(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid) -> None:
+        """Stage an object's deletion; StorageTransactionError if there is no such transaction."""
+        self.counters.stores += 1
+        self._find(member, txn_id).delete(oid, serial)
+
+    def restore(self, member: Member, txn_id: Hashable, oid: Oid, data: bytes | None, data_tid: Tid | None) -> None:
+        """Stage an object of another storage's transaction; StorageTransactionError if there is no such transaction."""
+        self.counters.stores += 1
+        self._find(member, txn_id).restore(oid, data, data_tid)
 
     def check(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid) -> None:
         """Stage the demand that `serial` is current; StorageTransactionError if there is no such transaction."""
@@ -267,9 +278,13 @@ class Coordinator:
             return StorageClosedError(self._stopping)
         current_tid = self.storage.current_tid
         try:
+            transaction.check_restorable(self.storage.last_tid())
             for oid, serial, data, _, _ in transaction.writes.values():
-                committed = current_tid(oid) or ZERO_TID
-                if committed != serial:
+                committed = current_tid(oid)
+                if committed is None and data is None and oid not in transaction.restored:
+                    return POSKeyError(oid)
+                committed = committed or ZERO_TID
+                if committed != serial and oid not in transaction.restored:
                     return ConflictError(oid=oid, serials=(committed, serial), class_name=_class_name(data))
             for oid, serial in transaction.checks.items():
                 committed = current_tid(oid) or ZERO_TID

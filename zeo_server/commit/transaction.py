@@ -4,9 +4,9 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
 from zeo_core.errors import StorageError
-from zeo_core.ids import Oid, Tid, oid_repr
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.storage import BlobStage
-from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, check_extension, extension_bytes
 from zeo_server.commit.phases import Phase, Step, advance
 from zeo_server.invalidation import Listener
 
@@ -59,19 +59,8 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        "_prepared",
-        "answer",
-        "blobs",
-        "checks",
-        "error",
-        "id",
-        "max_bytes",
-        "member",
-        "metadata",
-        "phase",
-        "size_bytes",
-        "stage",
-        "writes",
+        *("_prepared", "answer", "blobs", "checks", "error", "id", "max_bytes", "member", "metadata", "phase"),
+        *("restored", "size_bytes", "stage", "status", "tid", "writes"),
     )
 
     def __init__(self, member: Member, txn_id: Hashable, max_bytes: int) -> None:
@@ -82,6 +71,9 @@ class ServerTransaction:
         self.phase = Phase.BEGUN
         self.writes: dict[Oid, ObjectWrite] = {}
         self.checks: dict[Oid, Tid] = {}
+        self.restored: set[Oid] = set()  # oids of writes for which conflicts are not looked for
+        self.tid: Tid | None = None
+        self.status = b" "
         self.size_bytes = 0
         self.error: Exception | None = None
         self.answer: Answer | None = None
@@ -98,19 +90,44 @@ class ServerTransaction:
 
     def store(self, oid: Oid, serial: Tid, data: bytes) -> None:
         """Stage an object; a second one of the same oid replaces the first (the last record of an oid wins)."""
+        if not data:
+            # a length of zero marks a record that repeats another one's data: it must not get as far as the file
+            self.doom(StorageError(f"no data to store for oid {oid_repr(oid)}"))
+        self._stage(ObjectWrite(oid, serial, data))
+
+    def delete(self, oid: Oid, serial: Tid) -> None:
+        """Stage an object's deletion."""
+        self._stage(ObjectWrite(oid, serial, None))
+
+    def restore(self, oid: Oid, data: bytes | None, data_tid: Tid | None) -> None:
+        """Stage an object as it stands in another storage's transaction, where it may repeat the data of `data_tid`."""
+        if data == b"":
+            self.doom(StorageError(f"no data to restore for oid {oid_repr(oid)}"))
+        self._stage(ObjectWrite(oid, ZERO_TID, data, data_tid))
+        self.restored.add(oid)
+
+    def restore_as(self, tid: Tid | None, status: str) -> None:
+        """Ask for the tid and status that the transaction has in another storage; StorageError for a status of none."""
+        if status not in (" ", "p"):
+            raise StorageError(f"status {status!r} is not that of a finished transaction")
+        self.tid, self.status = tid, status.encode("ascii")
+
+    def check_restorable(self, last_tid: Tid) -> None:
+        """Raise StorageError if the tid asked for is not later than `last_tid` (lesson B24)."""
+        if self.tid is not None and not last_tid < self.tid < MAX_TID:
+            raise StorageError(f"cannot restore transaction {tid_repr(self.tid)} after {tid_repr(last_tid)}")
+
+    def _stage(self, write: ObjectWrite) -> None:
         if self.phase is not _BEGUN:
             self.move(Step.STAGE)
         if self.error is not None:
             return
-        if not data:
-            # a length of zero marks a record that repeats another one's data: it must not get as far as the file
-            self.doom(StorageError(f"no data to store for oid {oid_repr(oid)}"))
-            return
-        replaced = self.writes.get(oid)
+        replaced = self.writes.pop(write.oid, None)
         if replaced is not None:
             self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES
-        self.writes[oid] = ObjectWrite(oid, serial, data)
-        self._grow(len(data) + OBJECT_OVERHEAD_BYTES)
+            self.restored.discard(write.oid)
+        self.writes[write.oid] = write
+        self._grow(len(write.data or b"") + OBJECT_OVERHEAD_BYTES)
 
     def store_blob(self, oid: Oid, serial: Tid, data: bytes, source: BlobSource) -> BlobSource | None:
         """Stage an object with a blob; return a source that is of no use, to be discarded: this or an earlier one."""
@@ -146,7 +163,7 @@ class ServerTransaction:
         To be called when nothing can be staged any more.
         """
         if self._prepared is None:
-            self._prepared = PreparedTransaction(self.metadata, tuple(self.writes.values()))
+            self._prepared = PreparedTransaction(self.metadata, tuple(self.writes.values()), self.tid, self.status)
         return self._prepared
 
     def _grow(self, size: int) -> None:
@@ -156,7 +173,7 @@ class ServerTransaction:
 
 
 def metadata_from_wire(
-    user: str | bytes, description: str | bytes, extension: Mapping[str, Any] | None
+    user: str | bytes, description: str | bytes, extension: Mapping[str, Any] | bytes | None
 ) -> TransactionMetadata:
     """Return the TransactionMetadata of a tpc_begin.
 
@@ -165,7 +182,11 @@ def metadata_from_wire(
     """
     if not (user or description or extension):
         return _NO_METADATA
-    fields = (_utf8(user), _utf8(description), extension_bytes(extension))
+    if isinstance(extension, bytes):
+        check_extension(extension)
+    else:
+        extension = extension_bytes(extension)
+    fields = (_utf8(user), _utf8(description), extension)
     for name, value in zip(("user", "description", "extension"), fields, strict=True):
         if len(value) > METADATA_MAX_BYTES:
             raise StorageError(f"transaction {name}: {len(value)} bytes, where {METADATA_MAX_BYTES} are the most")

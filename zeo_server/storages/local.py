@@ -28,10 +28,9 @@ from zeo_core.errors import (
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, is_id, next_tid, oid_repr, pack_id, tid_repr, unpack_id
 from zeo_core.record import class_name
 from zeo_core.resolve import ClassLoader, UnresolvedError, resolve
-from zeo_core.storage import Announce, Commits, InvalidationSink, Iterates
+from zeo_core.storage import Announce, Commits, InvalidationSink
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, extension_bytes
-from zeo_core.zodb import ZODBStorage
-from zeo_core.zodb_records import TransactionIterator
+from zeo_core.zodb import ZODBLog
 
 __all__ = [
     "MAX_METADATA_BYTES",
@@ -182,7 +181,7 @@ class _Pending:
         return PreparedTransaction(self.metadata, tuple(self.writes.values()), self.tid, self.status)
 
 
-class LocalStorage(ZODBStorage, Commits, Iterates):
+class LocalStorage(ZODBLog, Commits):
     """A storage in this process: the base of MappingStorage and FileStorage.
 
     Embedded two-phase commits and a server's `write_group` are not to be mixed on one open storage: the commit lock
@@ -255,10 +254,6 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
     def resolve_conflicts(self, load_class: ClassLoader | None) -> None:
         """Resolve conflicts from now on with classes from `load_class`, or with None no longer."""
         self._load_class = load_class
-
-    def iterator(self, start: Tid | None = None, stop: Tid | None = None) -> TransactionIterator:
-        """Walk the transactions with start <= tid <= stop in ZODB's shape: each can be iterated for its records."""
-        return TransactionIterator(self.transactions(start, stop))
 
     def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         """Begin; waits for the transaction in progress to end.
@@ -336,28 +331,6 @@ class LocalStorage(ZODBStorage, Commits, Iterates):
         writes = self.pending_writes(transaction)
         writes.pop(oid, None)  # of two records of one object the last counts, also for their order
         writes[oid] = ObjectWrite(oid, self.current_tid(oid) or ZERO_TID, data, prev_txn)
-
-    def restore_record(self, record: Any, source: Any, transaction: Any) -> None:
-        """Add a record of another storage's iterator, and all of that storage's that belongs to it."""
-        self.restore(record.oid, record.tid, record.data, "", record.data_txn, transaction)
-
-    def copyTransactionsFrom(self, other: Any, verbose: int = 0) -> None:  # noqa: N802 - ZODB's name
-        """Copy all transactions of another storage, ours or one with ZODB's `iterator`, with their tids.
-
-        StorageError at the first that is not later than all that are here.
-        """
-        for transaction in other.iterator():
-            self.tpc_begin(transaction, transaction.tid, transaction.status)
-            try:
-                for record in transaction:
-                    self.restore_record(record, other, transaction)
-                self.tpc_vote(transaction)
-                self.tpc_finish(transaction)
-            except BaseException:
-                self.tpc_abort(transaction)
-                raise
-            if verbose:
-                logger.info("%s: copied %s", self._name, tid_repr(transaction.tid))
 
     def pending_writes(self, transaction: Any) -> dict[Oid, ObjectWrite]:
         """Return what the transaction has staged, to be changed; it needs a new vote then."""

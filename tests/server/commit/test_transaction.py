@@ -13,7 +13,8 @@ from zeo_server.commit.transaction import (
     metadata_from_wire,
 )
 
-A, B = pack_id(1), pack_id(2)
+A, B, C = pack_id(1), pack_id(2), pack_id(3)
+T1, T2 = pack_id(1001), pack_id(1002)
 
 
 class Nobody:
@@ -104,3 +105,33 @@ def test_metadata_that_cannot_be_kept() -> None:
         metadata_from_wire("", "", {1: 2})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="datetime"):
         metadata_from_wire("", "", {"when": datetime.min})
+
+
+def test_a_restored_transaction_brings_its_tid_and_status() -> None:
+    transaction = begun()
+    transaction.restore_as(T2, "p")
+    transaction.restore(A, b"data", T1)
+    transaction.restore(B, None, None)
+    transaction.delete(C, T1)
+    assert transaction.restored == {A, B}
+    prepared = transaction.prepared()
+    assert (prepared.tid, prepared.status) == (T2, b"p")
+    assert prepared.writes == (
+        ObjectWrite(A, ZERO_TID, b"data", T1),
+        ObjectWrite(B, ZERO_TID, None, None),
+        ObjectWrite(C, T1, None),
+    )
+    transaction.store(A, T1, b"other")
+    assert transaction.restored == {B}
+    transaction.check_restorable(T1)
+    with pytest.raises(StorageError, match="cannot restore"):
+        transaction.check_restorable(T2)
+    with pytest.raises(StorageError, match="status"):
+        transaction.restore_as(T2, "u")
+
+
+def test_no_data_is_not_restored() -> None:
+    transaction = begun()
+    transaction.restore(A, b"", None)
+    assert isinstance(transaction.error, StorageError)
+    assert transaction.writes == {}
