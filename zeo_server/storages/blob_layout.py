@@ -18,7 +18,7 @@ from typing import NamedTuple
 from zeo_core.errors import StorageError
 from zeo_core.ids import Oid, Tid, oid_repr
 
-__all__ = ["BUSHY", "LAWN", "LAYOUTS", "MARKER", "SUFFIX", "Layout", "choose", "file_name", "tid_of"]
+__all__ = ["BUSHY", "LAWN", "LAYOUTS", "MARKER", "SUFFIX", "Layout", "choose", "file_name", "find_beside", "tid_of"]
 
 MARKER = ".layout"
 """The file that names the layout."""
@@ -70,6 +70,20 @@ def tid_of(name: str) -> Tid | None:
     if number == name or not _NUMBER.fullmatch(number):
         return None
     return bytes.fromhex(number[2:].rjust(16, "0"))
+
+
+def find_beside(path: str) -> str | None:
+    """Return the blob directory of the Data.fs at `path` if it is at a usual place and has its marker, else None.
+
+    Usual are `Data.fs.blobs`, `blobs` and `blobstorage` beside the file, and `blobstorage` beside its directory.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    parent = os.path.dirname(directory)
+    places = [os.path.abspath(path) + ".blobs", *(os.path.join(directory, name) for name in ("blobs", "blobstorage"))]
+    for place in [*places, os.path.join(parent, "blobstorage")]:
+        if os.path.exists(os.path.join(place, MARKER)):
+            return os.path.relpath(place) if not os.path.isabs(path) else place
+    return None
 
 
 def choose(path: str, wanted: str | None = None) -> Layout:

@@ -7,14 +7,13 @@ from collections import deque
 import click
 
 from zeo_core.ids import Tid, tid_to_time
-from zeo_server.cli.zeofs.present import FILE, human_size, parse_time, work
+from zeo_server.cli.zeofs.present import DIRECTORY, FILE, human_size, parse_time, work
 from zeo_server.storages.file import offline
 from zeo_server.storages.file.walk import open_reader
 
 __all__ = ["pack"]
 
 _DAY_S = 24 * 60 * 60
-_DIRECTORY = click.Path(exists=True, file_okay=False)
 
 
 @click.command
@@ -23,7 +22,7 @@ _DIRECTORY = click.Path(exists=True, file_okay=False)
 @click.option("--until", type=parse_time, metavar="TIME", help="Keep what is later than TIME, in place of --days.")
 @click.option("--gc/--no-gc", default=True, show_default=True, help="Remove objects that nothing refers to, too.")
 @click.option("--keep-old/--no-keep-old", default=True, show_default=True, help="Keep the file as it was as FILE.old.")
-@click.option("--blob-dir", type=_DIRECTORY, help="The directory of the blobs: those of removed records go, too.")
+@click.option("--blob-dir", type=DIRECTORY, help="The directory of the blobs: those of removed records go, too.")
 def pack(file: str, days: float, until: Tid | None, gc: bool, keep_old: bool, blob_dir: str | None) -> None:
     r"""Remove from FILE the revisions that were replaced by the pack time: now, unless told otherwise.
 

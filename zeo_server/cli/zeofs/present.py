@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -11,13 +11,28 @@ import click
 
 from zeo_core.ids import Oid, Tid, pack_id, tid_from_time, tid_to_time
 from zeo_core.storage import Progress
+from zeo_server.storages.blob_layout import find_beside
 
-__all__ = ["FILE", "count_of", "human_size", "parse_oid", "parse_time", "time_text", "work"]
+__all__ = [
+    "DIRECTORY",
+    "FILE",
+    "blob_directory",
+    "blob_options",
+    "count_of",
+    "human_size",
+    "parse_oid",
+    "parse_time",
+    "time_text",
+    "work",
+]
 
 _Result = TypeVar("_Result")
 
 FILE = click.Path(dir_okay=False, path_type=str)
 """The type of an argument that names a database file."""
+
+DIRECTORY = click.Path(exists=True, file_okay=False)
+"""The type of an argument that names a directory."""
 
 _SILENT_S = 2.0  # work that is done sooner needs no progress bar
 
@@ -40,6 +55,19 @@ def work(steps: Iterable[Progress | _Result], kind: type[_Result] | None = None)
                 bar = stack.enter_context(click.progressbar(length=step.total_bytes, label=phase, file=sys.stderr))
                 bar.start = phase_started  # what the time left is reckoned from
                 bar.update(step.done_bytes)
+
+
+def blob_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --blob-dir and --no-blobs, as the arguments `blob_dir` and `blobs`; see `blob_directory`."""
+    blob_dir = click.option(
+        "--blob-dir", type=DIRECTORY, help="The directory of the blobs, if it is at no usual place."
+    )
+    return blob_dir(click.option("--blobs/--no-blobs", default=True, help="Leave blobs alone.")(command))
+
+
+def blob_directory(file: str, blob_dir: str | None, *, blobs: bool) -> str | None:
+    """Return the blob directory of `file` that a command is to use: the one named, or found beside; None for none."""
+    return (blob_dir or find_beside(file)) if blobs else None
 
 
 def count_of(number: int, noun: str) -> str:

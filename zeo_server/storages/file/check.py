@@ -2,7 +2,8 @@
 
 What is checked: magic; lengths, their repetition, statuses; that tids grow; that each data record names its
 transaction, has its tid, leads back to the object's previous record and repeats only an earlier record of its object;
-that the saved index agrees; and, if asked, that every current record can be read and refers only to objects that exist.
+that the saved index agrees; and, if asked, that every current record can be read and refers only to objects that exist,
+and that blobs are where they belong.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from zeo_core.errors import FileFormatError
 from zeo_core.ids import ZERO_TID, Tid, oid_repr, pack_id, tid_repr
 from zeo_core.storage import Progress
+from zeo_server.storages.file.blob_check import BlobCheck
 from zeo_server.storages.file.examine import Examiner, Part
 from zeo_server.storages.file.format import (
     DATA_HEADER_SIZE,
@@ -54,8 +56,11 @@ class Check:
     one that a crash cut short, "" if there are none: no fault, the next opening cuts them off.
     """
 
-    def __init__(self, path: str, *, read_records: bool = False) -> None:
-        """Check the file at `path`; `read_records` says that the objects' own data are to be read, too."""
+    def __init__(self, path: str, *, read_records: bool = False, blob_dir: str | None = None) -> None:
+        """Check the file at `path`, and the directory of its blobs, if that is given.
+
+        `read_records` says that the objects' own data are to be read, too.
+        """
         self.path = path
         self.faults: list[Fault] = []
         self.fault_count = 0
@@ -71,6 +76,7 @@ class Check:
         self._index_end = 0
         self._deletions: dict[int, int] = {}
         self._parts: list[Part] = []
+        self.blobs = None if blob_dir is None else BlobCheck(blob_dir, self._walk, self._fault)
 
     @property
     def objects(self) -> int:
@@ -101,6 +107,10 @@ class Check:
             self._check_transaction(part)
         self._end_of_index()
         yield Progress("checking", size, size)
+        if self.blobs is not None:
+            for files in self.blobs.compare_files(self._positions, self.last_tid):
+                yield Progress("comparing blobs", files, max(files, self.blobs.blobs))
+            yield Progress("comparing blobs", self.blobs.files, self.blobs.files)
         if self._read_records:
             for done in self._check_references():
                 yield Progress("reading records", done, size)
@@ -126,6 +136,8 @@ class Check:
             self._fault(header.position, reason)
         self.last_tid = header.tid
         self._check_records(header)
+        if self.blobs is not None and header.status != STATUS_UNDONE:
+            self.blobs.transaction(header)
 
     def _add_to_parts(self, header: TransactionHeader) -> None:
         start, end = self._parts[-1] if self._parts else (0, 0)
@@ -208,6 +220,9 @@ class Check:
             self._walk.reader.header(pack_id(oid), back)
         except FileFormatError as error:
             self._fault(position, f"what it repeats: at byte {error.position}, {error.reason}")
+            return
+        if self.blobs is not None:
+            self.blobs.repeated(pack_id(oid), position)
 
     def _load_index(self) -> None:
         path = self.path + ".index"

@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.fixtures_zeod import StartZeod
 from tests.server.cli.zeofs.run import json_lines, zeofs
 from tests.server.raw_client import RawClient
+from tests.server.storages.file.blob_files import blob_paths, zodb_blobs
 from tests.server.storages.file.build import File
 from tests.server.storages.file.damaged import zodb_file
 from tests.server.storages.file.test_graph import record
@@ -49,3 +50,16 @@ def test_a_file_that_a_server_has_open(start_zeod: StartZeod, tmp_path: Path) ->
     with RawClient(server.address) as client:
         client.commit({ROOT_OID: (ZERO_TID, record())})
         assert "1 transaction," in zeofs(tmp_path, "check", "Data.fs")
+
+
+def test_blobs_found_beside_or_named(tmp_path: Path) -> None:
+    zodb_blobs(tmp_path)
+    assert "blobs: 8 records of blobs, 8 files, bushy\n" in zeofs(tmp_path, "check", "Data.fs")
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+    assert "of blobs" not in zeofs(tmp_path, "check", "Data.fs")
+    assert "8 records of blobs" in zeofs(tmp_path, "check", "--blob-dir", "elsewhere", "Data.fs")
+    blob_paths(tmp_path / "elsewhere")[0].unlink()
+    assert "is missing" in zeofs(tmp_path, "check", "--blob-dir", "elsewhere", "Data.fs", status=1)
+    (report,) = json_lines(zeofs(tmp_path, "check", "--json", "--blob-dir", "elsewhere", "Data.fs", status=1))
+    assert (report["blobs"]["records"], report["blobs"]["files"]) == (8, 7)
+    assert "no faults" in zeofs(tmp_path, "check", "--no-blobs", "--blob-dir", "elsewhere", "Data.fs")
