@@ -10,12 +10,12 @@ from zeo_client.blob import Blob
 from zeo_client.blob_access import BlobAccess
 from zeo_client.savepoint import SPOOL_MEMORY_BYTES, Mark, Savepoint, Spool
 from zeo_client.serialize import Jar, ObjectWriter, dotted_name
-from zeo_client.snapshot import InvalidationHub, Snapshot
+from zeo_client.snapshot import InvalidationHub, View
 from zeo_core.errors import ConflictError, InvalidObjectReference, OpenedBlobError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr
 from zeo_core.storage import Transacts
 
-__all__ = ["LARGE_RECORD_BYTES", "Commit", "StorageTransaction"]
+__all__ = ["LARGE_RECORD_BYTES", "Commit", "StorageTransaction", "claim"]
 
 LARGE_RECORD_BYTES: Final = 16 * 1024 * 1024
 """ZODB's default for the size from which on a record is worth a warning."""
@@ -35,6 +35,22 @@ class StorageTransaction:
         self.extension = extension
 
 
+def claim(transaction: Any, storage: Transacts, claimant: object) -> None:
+    """Note that `claimant` is who commits to `storage` in this transaction; StorageTransactionError if another does.
+
+    Two would wait for each other, or commit in two parts.
+    """
+    try:
+        transaction.data(storage)
+    except KeyError:
+        transaction.set_data(storage, claimant)
+    else:
+        raise StorageTransactionError(
+            f"two connections to {storage.name()}, or a connection and an undo, have changes in one transaction;"
+            " use one connection a transaction, or give the second its own transaction manager"
+        )
+
+
 class Commit:
     """The changes of one connection, transaction after transaction, and their way into the storage.
 
@@ -42,7 +58,7 @@ class Commit:
     time, also without begin and more than once. Savepoints come before begin.
     """
 
-    def __init__(self, jar: Jar, cache: Any, storage: Transacts, snapshot: Snapshot, hub: InvalidationHub) -> None:
+    def __init__(self, jar: Jar, cache: Any, storage: Transacts, snapshot: View, hub: InvalidationHub) -> None:
         self.large_record_bytes = LARGE_RECORD_BYTES
         self.spool_memory_bytes = SPOOL_MEMORY_BYTES
         self.stored_count = 0
@@ -144,22 +160,10 @@ class Commit:
 
     def begin(self, transaction: Any) -> None:
         """First phase: tell the storage."""
-        self._refuse_a_second_connection(transaction)
+        claim(transaction, self._storage, self._jar)
         key = StorageTransaction(transaction.user, transaction.description, transaction.extension)
         self._storage.tpc_begin(key)
         self._key = key
-
-    def _refuse_a_second_connection(self, transaction: Any) -> None:
-        """Two connections to one storage in one transaction would wait for each other, or commit in two parts."""
-        try:
-            transaction.data(self._storage)
-        except KeyError:
-            transaction.set_data(self._storage, self._jar)
-        else:
-            raise StorageTransactionError(
-                f"two connections to {self._storage.name()} have changes in one transaction;"
-                " use one connection a transaction, or give the second its own transaction manager"
-            )
 
     def store(self) -> None:
         """Second phase: store all changed objects, the new ones that can be reached from them, and the savepoints'."""

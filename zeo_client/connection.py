@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import transaction as transaction_package
@@ -13,12 +13,13 @@ from transaction.interfaces import NoTransaction, TransientError
 
 from zeo_client.blob_access import BlobAccess
 from zeo_client.commit import Commit
+from zeo_client.historical import HistoricalView
 from zeo_client.root import Root
 from zeo_client.savepoint import Savepoint
 from zeo_client.serialize import ObjectReader, dotted_name
-from zeo_client.snapshot import Snapshot
-from zeo_core.errors import ConflictError, ConnectionStateError, InvalidObjectReference
-from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr
+from zeo_client.snapshot import Snapshot, View
+from zeo_core.errors import ConflictError, ConnectionStateError, InvalidObjectReference, ReadOnlyHistoryError
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.storage import Prefetches, Syncs
 
 if TYPE_CHECKING:
@@ -40,21 +41,30 @@ class Connection:
     To `persistent` it is a data manager (`_p_jar`), to `transaction` a resource and a synchronizer. All that it loads
     in a transaction is of one state of the database; it moves on to the newest state when a transaction begins and
     when one ends. One thread at a time may use a connection and its objects.
+
+    With `before` it is a historical one: it shows the state before that tid for ever, and commits nothing.
     """
 
-    def __init__(self, db: "DB", cache_size: int, cache_size_bytes: int) -> None:
+    def __init__(self, db: "DB", cache_size: int, cache_size_bytes: int, before: Tid | None = None) -> None:
         self._db = db
         self._storage = db.storage
-        self._snapshot = Snapshot(db.storage, db.hub)
+        self.before = before
+        """The tid before which a historical connection sees the database, None for others."""
+        self.connections = {db.database_name: self}
+        """The connections to several databases that are open together, by the databases' names; they share this."""
+        self._snapshot: View = Snapshot(db.storage, db.hub) if before is None else HistoricalView(db.storage, before)
         self._cache = PickleCache(self, cache_size, cache_size_bytes)
         self._reader = ObjectReader(self, self._cache, db.class_finder(self))
         self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
+        self._commit.large_record_bytes = db.large_record_size
         self._load = self._snapshot.load  # once there is a savepoint, Commit.load
-        self._sync = db.storage.sync if isinstance(db.storage, Syncs) else None
+        self._sync = db.storage.sync if before is None and isinstance(db.storage, Syncs) else None
         self._load_count = 0
         self._user = _NOBODY  # the thread that is loading or committing at the moment
         self._joined = False
         self._explicit = False
+        self._debug_info: tuple[Any, ...] = ()
+        self._close_callbacks: list[Callable[[], object]] = []
         self.transaction_manager: Any = None
         self.opened: float | None = None
         """When DB.open gave this connection out (time.time()), None while it is closed."""
@@ -97,6 +107,7 @@ class Connection:
             raise TypeError(f"only persistent objects can be added to a connection, not a {dotted_name(obj)}")
         if obj._p_jar is None:
             self._join()
+            self._refuse_to_rewrite_history()
             self._commit.add(obj)
         elif obj._p_jar is not self:
             raise InvalidObjectReference(
@@ -120,12 +131,14 @@ class Connection:
         self.transaction_manager.begin()
 
     def cacheMinimize(self) -> None:  # noqa: N802
-        """Make all unchanged objects ghosts."""
-        self._cache.minimize()
+        """Make all unchanged objects ghosts, those of the other databases that are open with this one too."""
+        for connection in self.connections.values():
+            connection.cache.minimize()
 
     def cacheGC(self) -> None:  # noqa: N802
-        """Make the objects that were not used for the longest time ghosts, down to the cache's size."""
-        self._cache.incrgc()
+        """Make the objects that were not used for the longest time ghosts, down to the caches' sizes."""
+        for connection in self.connections.values():
+            connection.cache.incrgc()
 
     def cacheFullSweep(self) -> None:  # noqa: N802
         """Make all unchanged objects ghosts but those that were used since the last sweep."""
@@ -140,23 +153,40 @@ class Connection:
             self._storage.prefetch(_flat_oids(args), self._snapshot.start)
 
     def isReadOnly(self) -> bool:  # noqa: N802
-        """Tell whether the storage refuses all changes."""
+        """Tell whether all changes are refused."""
         if self.opened is None:
             self._refuse("ask whether it is read-only")
-        return self._storage.read_only()
+        return self.before is not None or self._storage.read_only()
 
     def db(self) -> "DB":
         """Return the database."""
         return self._db
 
     def get_connection(self, database_name: str) -> "Connection":
-        """Return the connection to the database of that name in the same transaction; only this one's own, so far."""
-        if database_name == self._db.database_name:
-            return self
-        raise InvalidObjectReference(
-            f"the database {database_name!r} is not open beside {self._db.database_name!r},"
-            " and an object of it was asked for"
-        )
+        """Return the connection to another of the databases that the DB knows, opened and closed with this one.
+
+        It takes part in the same transactions. KeyError if there is no database of that name.
+        """
+        connection = self.connections.get(database_name)
+        if connection is None:
+            if self.opened is None:
+                self._refuse(f"get a connection to {database_name!r}")
+            connection = self._db.databases[database_name].open_beside(self)
+            self.connections[database_name] = connection
+            connection.connections = self.connections
+        return connection
+
+    def onCloseCallback(self, f: Callable[[], object]) -> None:  # noqa: N802
+        """Call `f` when this connection is closed, once; its errors are logged."""
+        self._close_callbacks.append(f)
+
+    def getDebugInfo(self) -> tuple[Any, ...]:  # noqa: N802
+        """Return what setDebugInfo was given since the connection was opened."""
+        return self._debug_info
+
+    def setDebugInfo(self, *args: Any) -> None:  # noqa: N802
+        """Add something that DB.connectionDebugInfo is to tell of this connection, such as the request it serves."""
+        self._debug_info += args
 
     def getTransferCounts(self, clear: bool = False) -> tuple[int, int]:  # noqa: N802
         """Return how many objects were loaded and stored, since the last call that said `clear`."""
@@ -168,33 +198,59 @@ class Connection:
     def close(self) -> None:
         """Give the connection back to the database's pool, with the objects in its cache.
 
-        ConnectionStateError if there are changes: commit or abort first. Harmless when repeated.
+        The connections to other databases that were opened through it are closed too. ConnectionStateError if one of
+        them has changes: commit or abort first. Harmless when repeated.
         """
-        if self._joined:
-            raise ConnectionStateError(
-                f"{self!r} cannot be closed: it has uncommitted changes; commit or abort its transaction first"
-            )
+        together = list(self.connections.values())
+        for connection in together:
+            connection.check_unchanged()
         if self.opened is None:
             return
-        self._cache.incrgc()
-        self._leave()
+        for connection in together:
+            connection.leave()
         # From here on another thread may have it.
         self._db.put_back(self)
 
     # -- for the database --------------------------------------------------------------------------------------------
 
     def open(self, transaction_manager: Any = None) -> None:
-        """Begin a new life in the hands of a user; DB.open calls this."""
+        """Begin a new life in the hands of a user, with all connections that belong to this one; DB.open calls this."""
         if transaction_manager is None:
             # The thread's own manager, and not the name that means another one in each thread: close may be called
             # from another.
             transaction_manager = transaction_package.manager.manager
+        for connection in self.connections.values():
+            connection.enter(transaction_manager)
+
+    def enter(self, transaction_manager: Any) -> None:
+        """Take part in the transactions of `transaction_manager` from now on."""
         self.transaction_manager = transaction_manager
         self._explicit = getattr(transaction_manager, "explicit", False)
         if not self._explicit:
             self._move_on()
         transaction_manager.registerSynch(self)
         self.opened = time.time()
+
+    def check_unchanged(self) -> None:
+        """Raise ConnectionStateError if there are uncommitted changes."""
+        if self._joined:
+            raise ConnectionStateError(
+                f"{self!r} cannot be closed: it has uncommitted changes; commit or abort its transaction first"
+            )
+
+    def leave(self) -> None:
+        """Take part in transactions no longer; the objects stay in the cache."""
+        self._cache.incrgc()
+        callbacks, self._close_callbacks = self._close_callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("%r: %r failed, which was to be called when it is closed", self, callback)
+        self._debug_info = ()
+        self._db.closed_connection(self)
+        if self.opened is not None:  # a callback may have closed the database, and this connection with it
+            self._leave()
 
     def release(self) -> None:
         """End for good, abandoning changes: the database is closed, or has enough connections in its pool."""
@@ -203,8 +259,15 @@ class Connection:
             with contextlib.suppress(NoTransaction):
                 self.transaction_manager.abort()
             self._leave()
-        self._db.hub.unregister(self._snapshot)
+        self.connections.pop(self._db.database_name, None)
+        self.connections = {self._db.database_name: self}
+        self._snapshot.release()
         self._cache.minimize()
+
+    @property
+    def cache(self) -> Any:
+        """The PickleCache, for the database's reports."""
+        return self._cache
 
     @property
     def cached(self) -> int:
@@ -286,7 +349,8 @@ class Connection:
             self._joined = True
 
     def new_oid(self) -> Oid:
-        """Return a fresh oid."""
+        """Return a fresh oid; ReadOnlyHistoryError if nothing new can be stored."""
+        self._refuse_to_rewrite_history()
         return self._storage.new_oid()
 
     @property
@@ -296,7 +360,18 @@ class Connection:
 
     def adopt(self, obj: Any, oid: Oid | None = None) -> Oid:
         """Give a new object an oid and this connection; until it is committed, an abort takes both away again."""
+        self._refuse_to_rewrite_history()
         return self._commit.adopt(obj, oid)
+
+    def implicitly_added(self, oid: Oid) -> bool:
+        """Tell whether this is a new object that nobody added, but that others refer to."""
+        return self._commit.implicitly_added(oid)
+
+    def _refuse_to_rewrite_history(self) -> None:
+        if self.before is not None:
+            raise ReadOnlyHistoryError(
+                f"{self!r} shows the database as it was before {tid_repr(self.before)}, and that cannot be changed"
+            )
 
     # -- for transaction: a resource -----------------------------------------------------------------------------------
 
@@ -306,6 +381,7 @@ class Connection:
 
     def savepoint(self) -> Savepoint:
         """Keep aside what was changed so far, let objects go from the cache, and return the way back."""
+        self._refuse_to_rewrite_history()
         self._check_thread()
         self._user = _get_ident()
         try:
@@ -317,7 +393,8 @@ class Connection:
         return savepoint
 
     def tpc_begin(self, transaction: Any) -> None:
-        """Begin the commit."""
+        """Begin the commit; ReadOnlyHistoryError for a historical connection."""
+        self._refuse_to_rewrite_history()
         self._check_thread()
         self._user = _get_ident()  # until tpc_finish or tpc_abort
         self._commit.begin(transaction)

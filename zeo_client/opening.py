@@ -1,6 +1,5 @@
 """`open`: from the name of a place to a database, in one line."""
 
-import importlib.metadata
 import os
 from collections.abc import Mapping
 from inspect import signature
@@ -8,17 +7,15 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from zeo_client.db import DB
+from zeo_client.registry import storage_factory
 from zeo_core.errors import ConfigurationError
 from zeo_core.storage import Transacts
 
-__all__ = ["DEFAULT_PORT", "STORAGES", "open"]
-
-STORAGES: Final = "zeod.storages"
-"""The entry points' group in which distributions name their storages."""
+__all__ = ["DEFAULT_PORT", "open"]
 
 DEFAULT_PORT: Final = 9672
 
-_DB_OPTIONS: Final = frozenset(signature(DB).parameters) - {"storage"}
+_DB_OPTIONS: Final = frozenset(signature(DB).parameters) - {"storage", "storage_args"}
 
 
 def open(  # noqa: A001 - zeo_client.open is what it is called
@@ -65,10 +62,11 @@ def _registered(name: str, where: str, argument: str, options: dict[str, Any]) -
     """Return the storage that the entry point `name` makes of `argument`."""
     if not argument:
         raise ConfigurationError(f"cannot open {where!r}: it names no file")
-    for entry_point in importlib.metadata.entry_points(group=STORAGES, name=name):
-        storage: Transacts = entry_point.load()(argument, **options)
-        return storage
-    raise ConfigurationError(f"cannot open {where!r}: no installed package offers {name!r} (entry points {STORAGES})")
+    try:
+        factory = storage_factory(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"cannot open {where!r}: {error}") from None
+    return factory(argument, **options)
 
 
 def _client_storage(where: str, options: dict[str, Any]) -> Transacts:

@@ -8,17 +8,34 @@ a transaction's boundary, a snapshot moves on to the newest state and hands over
 import threading
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from zeo_core.errors import ReadConflictError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor, tid_repr, unpack_id
 from zeo_core.storage import Loads
 
-__all__ = ["MAX_PENDING", "InvalidationHub", "Snapshot"]
+__all__ = ["MAX_PENDING", "InvalidationHub", "Snapshot", "View"]
 
 MAX_PENDING: Final = 100_000
 """So many oids a snapshot takes note of before it takes everything for changed: a view that sleeps in the pool must not
 gather the whole database's history."""
+
+
+class View(Protocol):
+    """What a Connection sees of the database."""
+
+    @property
+    def start(self) -> Tid:
+        """The tid before which it loads."""
+
+    def advance(self) -> Collection[Oid] | None:
+        """Move on to the newest state there is to see; return the oids that changed, None if any may have."""
+
+    def load(self, oid: Oid) -> tuple[bytes, Tid]:
+        """Return the data and the serial of an object."""
+
+    def release(self) -> None:
+        """End: nothing is to be seen any more."""
 
 
 class Snapshot:
@@ -26,6 +43,7 @@ class Snapshot:
 
     def __init__(self, storage: Loads, hub: "InvalidationHub") -> None:
         self._storage = storage
+        self._hub = hub
         self._load_before = storage.load_before
         self._lock = hub.lock
         self._known: Tid = ZERO_TID  # the last transaction whose changes are in _pending or were handed over
@@ -79,6 +97,10 @@ class Snapshot:
             " the revision was packed away meanwhile, or the object is newer; begin a new transaction"
         )
 
+    def release(self) -> None:
+        """Hear of no more transactions."""
+        self._hub.unregister(self)
+
     def note(self, tid: Tid, oids: Collection[Oid]) -> None:
         """Take note of a transaction; the hub calls it, holding the lock."""
         if tid > self._known:
@@ -123,8 +145,8 @@ class InvalidationHub:
             for snapshot in self._snapshots:
                 snapshot.note_everything()
 
-    def committed(self, tid: Tid, oids: Collection[Oid], committer: Snapshot) -> None:
-        """Pass on a transaction of this DB's; its `committer` has the new states already and only learns the tid."""
+    def committed(self, tid: Tid, oids: Collection[Oid], committer: View | None) -> None:
+        """Pass on a transaction of this DB's; its `committer`, if it has one, has the new states already."""
         with self.lock:
             for snapshot in self._snapshots:
                 snapshot.note(tid, () if snapshot is committer else oids)

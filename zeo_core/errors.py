@@ -19,6 +19,7 @@
     +- CommitInDoubtError               it went away between tpc_finish and its reply: the outcome is unknown
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
+    +- ReadOnlyHistoryError             a write through a connection that shows the past
     +- ConnectionStateError             a database or connection was used while closed, or closed while in use
     +- BlobError                        a blob is used in a way that its state does not allow
     |  +- OpenedBlobError (ValueError)  it is to be committed while its file is open for writing or reading
@@ -66,6 +67,7 @@ __all__ = [
     "ProtocolError",
     "ReadConflictError",
     "ReadOnlyError",
+    "ReadOnlyHistoryError",
     "RecordFormatError",
     "RemoteProtocolError",
     "ServerError",
@@ -354,6 +356,12 @@ class InvalidObjectReference(ZeodError):
     """A stored object refers to a persistent object of another database, or of another connection."""
 
     twin_name: ClassVar[str] = "ZODB.POSException.InvalidObjectReference"
+
+
+class ReadOnlyHistoryError(ZeodError):
+    """A write through a historical connection: the past cannot be changed."""
+
+    twin_name: ClassVar[str] = "ZODB.POSException.ReadOnlyHistoryError"
 
 
 class ConnectionStateError(ZeodError):

@@ -243,7 +243,12 @@ class ServedStorage(Loads, Iterates, Commits, Protocol):
 
 @runtime_checkable
 class InvalidationSink(Protocol):
-    """Who wants to hear of other people's commits: a DB. The names are those by which ZODB's storages call its DB."""
+    """Who wants to hear of other people's commits: a DB. The names are those by which ZODB's storages call its DB.
+
+    Both are called by the thread that reads what the server sends, which cannot read on before they return. So nobody
+    may wait for the server, by a load or any other call, while holding a lock that the sink takes: the answer would
+    never be read.
+    """
 
     def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
         """Take note that transaction `tid` changed `oids`: all of one transaction at once (lesson B6)."""

@@ -45,8 +45,8 @@ def test_run_tries_again_after_a_conflict(db: DB, conflicting: Callable[[Connect
 
     assert db.run(work) == "done"
     assert value(db) == 12
-    assert db._pool.everything()
-    assert all(conn.opened is None for conn in db._pool.everything())
+    assert db.pool.everything()
+    assert all(conn.opened is None for conn in db.pool.everything())
 
 
 def test_run_gives_up_after_the_last_attempt(db: DB, conflicting: Callable[[Connection, int], None]) -> None:
@@ -228,7 +228,7 @@ def test_a_transaction_is_described(db: DB, storage: MappingStorage) -> None:
 def test_a_description_that_is_refused_leaves_no_connection_open(db: DB) -> None:
     with pytest.raises(AttributeError), db.transaction(extension=5):  # type: ignore[arg-type]
         pass
-    assert all(conn.opened is None for conn in db._pool.everything())
+    assert all(conn.opened is None for conn in db.pool.everything())
 
 
 def test_hooks_of_the_transaction_run(db: DB) -> None:

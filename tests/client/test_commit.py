@@ -216,7 +216,7 @@ def test_others_hear_of_a_commit_before_the_last_tid_moves(db: DB, manager: Any,
 
     def watch(tid: Tid, oids: Any, committer: Any) -> None:
         committed(tid, oids, committer)
-        seen.append((db.lastTransaction() < tid, other._snapshot._known == tid))
+        seen.append((db.lastTransaction() < tid, other._snapshot._known == tid))  # type: ignore[attr-defined]
 
     db.hub.committed = watch  # type: ignore[method-assign]
     root["a"] = 1

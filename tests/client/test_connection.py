@@ -432,3 +432,41 @@ def test_a_storage_catches_up_when_a_transaction_begins_and_only_then() -> None:
         eve.begin()
         db.open(eve)
         assert far.synced == 3
+
+
+# -- closing
+
+
+def test_callbacks_are_called_once_when_it_is_closed(db: DB, caplog: pytest.LogCaptureFixture) -> None:
+    conn, called = db.open(), []
+
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    conn.onCloseCallback(fail)
+    conn.onCloseCallback(lambda: called.append(1))
+    conn.close()
+    assert called == [1]
+    assert "on purpose" in caplog.text
+    assert "failed, which was to be called when it is closed" in caplog.text
+    assert db.open() is conn
+    conn.close()
+    assert called == [1]
+
+
+def test_a_database_may_be_closed_with_its_connection(db: DB) -> None:
+    conn = db.open()
+    conn.onCloseCallback(db.close)
+    conn.close()
+    assert db.closed
+    assert conn.opened is None
+
+
+def test_debug_information_ends_with_the_opening(db: DB) -> None:
+    conn = db.open()
+    conn.setDebugInfo("a")
+    conn.setDebugInfo("b", "c")
+    assert conn.getDebugInfo() == ("a", "b", "c")
+    conn.close()
+    assert db.open() is conn
+    assert conn.getDebugInfo() == ()

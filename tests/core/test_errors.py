@@ -55,6 +55,7 @@ EXAMPLES: list[tuple[Exception, str]] = [
     ),
     (errors.ServerError("shop.Error", ("text", 1)), "the server reported shop.Error: ('text', 1)"),
     (errors.InvalidObjectReference("text"), "text"),
+    (errors.ReadOnlyHistoryError("text"), "text"),
     (errors.ConnectionStateError("text"), "text"),
     (errors.BlobError("text"), "text"),
     (errors.OpenedBlobError("text"), "text"),
