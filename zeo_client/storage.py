@@ -8,12 +8,13 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
 from zeo_client.iteration import RemoteLog
+from zeo_client.prefetch import prefetch
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Call, Channel
@@ -28,7 +29,7 @@ from zeo_core.errors import (
     StorageError,
     StorageTransactionError,
 )
-from zeo_core.ids import ZERO_TID, Oid, Tid, tid_repr
+from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision
 from zeo_core.wire.codec import encode_one_way
@@ -119,6 +120,11 @@ class ClientStorage(ZODBLog):
             return revision
         answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._loaded)
         return answer
+
+    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
+        """Load the states before `tid` of those objects that the cache lacks, together, and wait for them."""
+        missing = (oid for oid in oids if is_id(oid) and self._cache.load_before(oid, tid) is None)
+        prefetch(self._channel(), missing, tid, self._loaded)
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`."""

@@ -21,7 +21,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
@@ -147,6 +147,21 @@ class Channel:
         if fault is not None:
             self._cannot_send(fault)
         return call
+
+    def start_all(self, method: str, arguments: Iterable[Sequence[Any]], on_reply: OnReply | None) -> list[Call]:
+        """Do as `start` does, for a call with each of `arguments`, in one write."""
+        calls = [Call(method, args, on_reply) for args in arguments]
+        with self._sending:
+            if self.lost is not None:
+                raise self._disconnected()
+            by_id = {next(self._ids): call for call in calls}
+            data = b"".join(self._session.call(message_id, method, call.args) for message_id, call in by_id.items())
+            self._pending.update(by_id)
+            self._calls = max(by_id, default=self._calls)
+            fault = self._write(data)
+        if fault is not None:
+            self._cannot_send(fault)
+        return calls
 
     def send(self, data: bytes) -> None:
         """Send encoded one-way calls; ClientDisconnected if the connection is lost."""
