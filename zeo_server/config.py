@@ -20,6 +20,7 @@ from zeo_server.listener import Address
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file.format import MAGIC_SIZE
+from zeo_server.storages.file.probe import probe_file
 from zeo_server.storages.mapping import MappingStorage
 
 __all__ = [
@@ -58,6 +59,7 @@ _REMOVED_KEYS = ("monitor_address", "authentication_protocol", "authentication_d
 class StorageSection:
     """A storage to open: its name for clients ("" if none was given), what it is in a word, and how to open it.
 
+    `probe` raises what `open` would, or FileLockedError if another process has it open, and changes nothing.
     `with_blobs` returns the same one with a directory for blobs, where that is possible.
     """
 
@@ -65,6 +67,7 @@ class StorageSection:
     what: str
     open: Callable[[], ServedStorage]
     warnings: tuple[str, ...] = ()
+    probe: Callable[[], None] = lambda: None
     with_blobs: "Callable[[str], StorageSection] | None" = None
 
 
@@ -152,16 +155,22 @@ def file_storage(name: str, path: str, **options: Any) -> StorageSection:
         name,
         path,
         lambda: _open_file(path, **options),
+        probe=lambda: probe_file(path, **_as_it_is(path, options)),
         with_blobs=None if has_blobs else with_blobs,
     )
 
 
-def _open_file(path: str, *, create: bool = False, **options: Any) -> FileStorage:
-    """Open a file. `create` stays in a configuration and is read at each start: at the second, the file has data."""
-    if create and os.path.exists(path) and os.path.getsize(path) >= MAGIC_SIZE:
+def _open_file(path: str, **options: Any) -> FileStorage:
+    usable = _as_it_is(path, options)
+    if usable["create"] != options.get("create", False):
         _log.warning("%s: has data, and is opened as it is; `create` has no effect", path)
-        create = False
-    return FileStorage(path, create=create, **options)
+    return FileStorage(path, **usable)
+
+
+def _as_it_is(path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options for the file that is there: `create` is read at each start, at the second it has data."""
+    has_data = os.path.exists(path) and os.path.getsize(path) >= MAGIC_SIZE
+    return {**options, "create": options.get("create", False) and not has_data}
 
 
 def file_storage_section(section: Any) -> StorageSection:
@@ -198,7 +207,12 @@ def demo_storage_section(section: Any) -> StorageSection:
     what = f"changes {changes.what if changes else 'in memory'} over {base.what if base else 'nothing'}"
     warnings = tuple(warning for part in parts.values() for warning in part.warnings)
     name = section.getSectionName() or ""
-    return StorageSection(name, what, lambda: _open_demo(section.name, base, changes), warnings)
+
+    def probe() -> None:
+        for part in parts.values():
+            part.probe()
+
+    return StorageSection(name, what, lambda: _open_demo(section.name, base, changes), warnings, probe)
 
 
 def _open_demo(name: str | None, base: StorageSection | None, changes: StorageSection | None) -> DemoStorage:

@@ -1,4 +1,8 @@
-"""The daemon: opens the storages, listens, serves until it is told to stop, and leaves everything in order."""
+"""The daemon: opens the storages, listens, serves until it is told to stop, and leaves everything in order.
+
+SIGTERM and SIGINT stop it. SIGHUP has it read its configuration anew, as far as that can change while it serves;
+SIGUSR2 has it open its log files anew, after somebody has moved them away.
+"""
 
 import asyncio
 import contextlib
@@ -9,10 +13,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
+
+from ZConfig.components.logger.loghandler import reopenFiles
 
 from zeo_core.errors import ConfigurationError, StorageError
 from zeo_core.storage import ServedStorage
+from zeo_server import systemd
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
 from zeo_server.invalidation import InvalidationLog, recent_transactions
@@ -20,15 +28,21 @@ from zeo_server.listener import Address, Listener, address_text
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
 
-__all__ = ["banner", "new_event_loop", "run", "serve"]
+__all__ = ["Reload", "banner", "new_event_loop", "run", "serve"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("zeo_server.daemon")
 
 
-def run(configuration: Configuration, say: Callable[[str], None]) -> None:
+Reload = Callable[[], Configuration]
+"""Reads the configuration anew; ConfigurationError."""
+
+
+def run(configuration: Configuration, say: Callable[[str], None], reload: Reload | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `say` gets the line that says what is served and how to connect.
+
+    `reload` is what SIGHUP calls, None if there is nothing to read anew.
 
     ConfigurationError, in one line, for what keeps the server from starting.
     """
@@ -41,7 +55,7 @@ def run(configuration: Configuration, say: Callable[[str], None]) -> None:
         gc.freeze()
         try:
             with asyncio.Runner(loop_factory=new_event_loop()) as runner:
-                runner.run(_serve_until_told(configuration, storages, say))
+                runner.run(_serve_until_told(configuration, storages, say, reload))
         except StorageError as error:
             raise ConfigurationError(f"cannot serve: {error}") from error
 
@@ -78,7 +92,11 @@ async def serve(configuration: Configuration, storages: dict[str, ServedStorage]
                 timeout_s=configuration.transaction_timeout_s,
                 invalidation_log=InvalidationLog(configuration.invalidation_queue_size, recent),
             )
-        listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop))
+        inherited = systemd.inherited_sockets()
+        if inherited:
+            listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop))
+        else:
+            listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop))
     except BaseException:
         await service.stop()  # the writers' threads among others
         raise
@@ -86,25 +104,92 @@ async def serve(configuration: Configuration, storages: dict[str, ServedStorage]
 
 
 async def _serve_until_told(
-    configuration: Configuration, storages: dict[str, ServedStorage], say: Callable[[str], None]
+    configuration: Configuration, storages: dict[str, ServedStorage], say: Callable[[str], None], reload: Reload | None
 ) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _tell, told, number)
     listener, service = await serve(configuration, storages)
+    loop.add_signal_handler(signal.SIGHUP, _Reloader(configuration, service, reload))
+    loop.add_signal_handler(signal.SIGUSR2, _reopen_logs)
+    # Who limits the size of files wants errors, not a dead server.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         _log.info("listening on %s", address_text(listener.address))
         say(banner({section.name: section.what for section in configuration.storages}, listener.address))
-        await told.wait()
+        systemd.notify("READY=1", f"STATUS=listening on {address_text(listener.address)}")
+        await _wait(told, systemd.watchdog_s())
     finally:
+        systemd.notify("STOPPING=1")
         listener.close()
         await service.stop()
+
+
+async def _wait(told: asyncio.Event, watchdog_s: float | None) -> None:
+    """Wait to be told; a service manager that watches hears of the loop being alive, twice as often as it wants."""
+    while watchdog_s is not None and not told.is_set():
+        systemd.notify("WATCHDOG=1")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), watchdog_s / 2)
+    await told.wait()
 
 
 def _tell(told: asyncio.Event, number: signal.Signals) -> None:
     _log.info("terminated by %s", number.name)
     told.set()
+
+
+def _reopen_logs() -> None:
+    reopenFiles()
+    _log.info("log files reopened")
+
+
+class _Reloader:
+    """What SIGHUP does: the new configuration takes the place of the old one where that is possible while serving.
+
+    A file that cannot be used is told in the log, and nothing changes.
+    """
+
+    def __init__(self, configuration: Configuration, service: Service, reload: Reload | None) -> None:
+        self._configuration = configuration
+        self._service = service
+        self._reload = reload
+
+    def __call__(self) -> None:
+        if self._reload is None:
+            _log.warning("told to read the configuration anew, but there is no configuration file")
+            return
+        systemd.reloading()
+        try:
+            new = self._reload()
+            _replace_logging(new)
+        except ConfigurationError as error:
+            _log.error("the configuration stays as it was: %s", error)
+        else:
+            self._use(new)
+        systemd.notify("READY=1")
+
+    def _use(self, new: Configuration) -> None:
+        old = self._configuration
+        for coordinator in self._service.storages.values():
+            coordinator.change_timeout(new.transaction_timeout_s)
+            coordinator.invalidations.resize(new.invalidation_queue_size)
+        for warning in new.warnings:
+            _log.warning("%s", warning)
+        fixed = {
+            "address": old.address != new.address,
+            "read-only": old.read_only != new.read_only,
+            "pid-filename": old.pid_filename != new.pid_filename,
+            "the storages": [(each.name, each.what) for each in old.storages]
+            != [(each.name, each.what) for each in new.storages],
+        }
+        for name in (name for name, differs in fixed.items() if differs):
+            _log.warning("%s cannot change while zeod serves: a restart is needed", name)
+        self._configuration = replace(
+            new, address=old.address, read_only=old.read_only, pid_filename=old.pid_filename, storages=old.storages
+        )
+        _log.info("configuration reloaded")
 
 
 @contextmanager
@@ -154,3 +239,16 @@ def _start_logging(configuration: Configuration) -> None:
         configuration.start_logging()
     except OSError as error:
         raise ConfigurationError(f"<eventlog>: {error}") from error
+
+
+def _replace_logging(configuration: Configuration) -> None:
+    """Log as another configuration says; ConfigurationError if it cannot be done, and then as before."""
+    root = logging.getLogger()
+    before, root.handlers[:] = root.handlers[:], []
+    try:
+        _start_logging(configuration)
+    except ConfigurationError:
+        root.handlers[:] = before
+        raise
+    for handler in before:
+        handler.close()

@@ -57,6 +57,10 @@ class InvalidationLog:
         """Return how many transactions are known."""
         return len(self._log)
 
+    def resize(self, size: int) -> None:
+        """Keep the last `size` transactions from now on."""
+        self._log = deque(self._log, maxlen=max(size, 1))
+
     def add(self, tid: Tid, oids: Sequence[Oid]) -> None:
         """Take note of a transaction, later than all before it."""
         self._log.append(Invalidation(tid, tuple(oids)))

@@ -6,13 +6,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from zeo_core.errors import ConfigurationError
 
-__all__ = ["BACKLOG", "Address", "Listener", "address_text"]
+__all__ = ["BACKLOG", "Address", "Listener", "address_text", "check_address"]
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: after a restart all clients come at once."""
@@ -45,6 +45,17 @@ class Listener:
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address_text(address)}: {_reason(error)}") from error
 
+    @classmethod
+    async def adopt(cls, sockets: Sequence[socket.socket], protocol: Callable[[], asyncio.Protocol]) -> "Listener":
+        """Accept at sockets that somebody else has bound, and that stay when this process ends."""
+        loop = asyncio.get_running_loop()
+        servers: list[asyncio.AbstractServer] = []
+        for each in sockets:
+            create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+            servers.append(await create(protocol, sock=each, backlog=BACKLOG))
+        name = sockets[0].getsockname()
+        return cls(name if isinstance(name, str) else (name[0], name[1]), tuple(servers), None)
+
     def close(self) -> None:
         """Accept nobody from now on; connections stay. The file of a Unix socket goes, if it is still ours."""
         for server in self._servers:
@@ -53,6 +64,17 @@ class Listener:
             with contextlib.suppress(OSError):
                 if os.stat(self.address).st_ino == self._socket_inode:
                     os.unlink(self.address)
+
+
+def check_address(address: Address) -> None:
+    """See whether one could listen at `address`, and leave nothing behind; ConfigurationError if not."""
+    try:
+        if isinstance(address, str):
+            _check_socket_path(address)
+        else:
+            _close_all(_tcp_sockets(*address))
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {address_text(address)}: {_reason(error)}") from error
 
 
 def address_text(address: Address) -> str:
@@ -101,13 +123,24 @@ def _unix_socket(path: str) -> socket.socket:
     return listening
 
 
-def _remove_stale(path: str) -> None:
+def _check_socket_path(path: str) -> bool:
+    """Tell whether there is a socket at `path`; OSError if there is something else, or nothing could be made there."""
+    directory = os.path.dirname(os.path.abspath(path))
+    os.stat(directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, f"no socket can be made in {directory}")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "a file that is no socket has this name")
+    return True
+
+
+def _remove_stale(path: str) -> None:
+    if not _check_socket_path(path):
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -156,3 +156,14 @@ def test_who_leaves_in_the_middle_makes_nobody_miss_anything() -> None:
     audience.tell(b"y")
     assert leaver.heard == [b"x"]
     assert newcomer.heard == [b"y"]
+
+
+def test_a_log_of_another_size_keeps_the_newest() -> None:
+    log = InvalidationLog(5, [Invalidation(pack_id(number), ()) for number in range(1, 6)])
+    log.resize(2)
+    assert len(log) == 2
+    assert log.since(pack_id(4)) == (pack_id(5), [])
+    assert log.since(pack_id(3)) is None
+    log.resize(3)
+    log.add(pack_id(6), ())
+    assert log.since(pack_id(4)) == (pack_id(6), [])

@@ -9,6 +9,7 @@ import click
 from zeo_core.errors import ConfigurationError
 from zeo_server.config import DEFAULT_ADDRESS, DEFAULT_PATH, Configuration, file_storage, load, numbered, parse_address
 from zeo_server.daemon import run
+from zeo_server.preflight import preflight
 
 __all__ = ["main"]
 
@@ -19,16 +20,41 @@ __all__ = ["main"]
 @click.option("-f", "--filename", "paths", multiple=True, metavar="FILE", help="Serve FILE; repeat for storages 1, 2.")
 @click.option("-t", "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Time from vote to finish [30].")
 @click.option("--pid-file", metavar="FILE", help="Keep the process id in FILE.")
+@click.option("--check", is_flag=True, help="Say whether zeod would start, and do not start.")
+@click.option("-m", "--monitor", hidden=True)  # of ZEO before version 5; old start scripts have it
 @click.version_option(package_name="zeod", message="zeod %(version)s")
 def main(
-    path: str | None, address: str | None, paths: tuple[str, ...], timeout: float | None, pid_file: str | None
+    path: str | None,
+    address: str | None,
+    paths: tuple[str, ...],
+    timeout: float | None,
+    pid_file: str | None,
+    check: bool,
+    monitor: str | None,
 ) -> None:
-    """Serve object databases to their clients.
+    r"""Serve object databases to their clients.
 
     Without options, ./Data.fs on 127.0.0.1:9672. What the command line says overrides the configuration file.
+
+    \b
+    Examples:
+      zeod -f Data.fs -a 9672
+      zeod --check -C /etc/zeod/zeo.conf
+
+    SIGTERM stops the server in order, SIGHUP has it read its configuration anew, SIGUSR2 reopens its log files. The
+    exit status is 0 after a stop, 1 if it cannot start, 2 for a wrong option.
     """
+
+    def configuration() -> Configuration:
+        return _configuration(path, address, paths, timeout, pid_file)
+
+    if monitor is not None:
+        print("zeod: --monitor has no effect: ask `zeo status`", file=sys.stderr)
     try:
-        run(_configuration(path, address, paths, timeout, pid_file), _say)
+        if check:
+            _check(configuration())
+        else:
+            run(configuration(), _say, configuration if path is not None else None)
     except ConfigurationError as error:
         print(f"zeod: {error}", file=sys.stderr)
         sys.exit(1)
@@ -51,6 +77,17 @@ def _configuration(
     if pid_file is not None:
         configuration = dataclasses.replace(configuration, pid_filename=pid_file)
     return configuration
+
+
+def _check(configuration: Configuration) -> None:
+    report = preflight(configuration)
+    for line in (*configuration.warnings, *report.in_use):
+        click.echo(f"note: {line}")
+    for line in report.faults:
+        click.echo(f"fault: {line}")
+    if report.faults:
+        raise ConfigurationError("would not start")
+    click.echo("zeod would start" + (" when these are free" if report.in_use else ""))
 
 
 def _say(line: str) -> None:

@@ -226,6 +226,10 @@ class Coordinator:
             if self._closed.is_set():
                 raise StorageClosedError("the server is stopping")
 
+    def change_timeout(self, timeout_s: float) -> None:
+        """Give clients that much time between vote and finish from now on; 0 for ever."""
+        self._timeouts.change(timeout_s)
+
     def info(self) -> dict[str, object]:
         """Return the figures of get_info that a commit changes."""
         return {"length": self.storage.object_count(), "size": self.storage.byte_size()}

@@ -44,6 +44,13 @@ class Timeouts(Generic[Key]):
             return self._loop.time() - started_s
         return None
 
+    def change(self, timeout_s: float) -> None:
+        """Give everybody that much time from now on, also those whose time runs."""
+        self.close()
+        self.timeout_s = timeout_s
+        if timeout_s:
+            self._ring()
+
     def close(self) -> None:
         """Stop the timer."""
         if self._timer is not None:

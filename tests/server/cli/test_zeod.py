@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,128 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 
 def test_a_host_that_is_unknown(tmp_path: Path) -> None:
     assert "no.such.host.invalid:9672" in refused(tmp_path, "-a", "no.such.host.invalid:9672", "-f", "Data.fs")
+
+
+def write_configuration(directory: Path, *lines: str, timeout: float = 30, port: int = 0, log: str = "") -> None:
+    logging = f"<eventlog>\n<logfile>\npath {log}\nformat %(message)s\n</logfile>\n</eventlog>\n" if log else ""
+    zeo = f"<zeo>\naddress 127.0.0.1:{port}\ntransaction-timeout {timeout}\n</zeo>\n"
+    text = "\n".join([zeo, "<filestorage 1>", f"path {directory}/Data.fs", *lines, "</filestorage>", logging])
+    (directory / "zeo.conf").write_text(text)
+
+
+def checked(directory: Path, *args: str) -> tuple[int, list[str]]:
+    command = [sys.executable, "-m", "zeo_server.cli.zeod", "--check", *args]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=30)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_check_says_whether_it_would_start(start_zeod: StartZeod, tmp_path: Path) -> None:
+    write_configuration(tmp_path, "packer whatever")
+    status, lines = checked(tmp_path, "-C", "zeo.conf")
+    assert status == 0
+    assert lines[0].startswith("note: ")
+    assert "packer" in lines[0]
+    assert lines[-1] == "zeod would start"
+    assert not (tmp_path / "Data.fs").exists()
+    server = start_zeod("-f", "Data.fs")
+    status, lines = checked(tmp_path, "-C", "zeo.conf")
+    assert status == 0
+    assert f"process {server.pid}" in lines[-2]
+    assert lines[-1] == "zeod would start when these are free"
+    write_configuration(tmp_path, "path nowhere/Data.fs")
+    status, lines = checked(tmp_path, "-C", "zeo.conf")
+    assert status == 1
+    status, lines = checked(tmp_path, "-f", "zeo.conf")
+    assert status == 1
+    assert lines[-2].startswith("fault: storage 1: ")
+    assert lines[-1] == "zeod: would not start"
+
+
+def wait_for(seen: Callable[[], bool]) -> None:
+    """Wait until `seen`, which another process brings about."""
+    deadline_s = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_sighup_reads_the_configuration_anew(start_zeod: StartZeod, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    write_configuration(tmp_path, log=str(first))
+    server = start_zeod("-C", "zeo.conf")
+    with RawClient(server.address) as voter:
+        voter.begin(1, {ROOT_OID: (ZERO_TID, b"hello")})
+        voter.call("vote", 1)
+        write_configuration(tmp_path, "nonsense yes", log=str(second))
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the configuration stays as it was" in first.read_text())
+        write_configuration(tmp_path, timeout=0.1, port=1, log=str(second))
+        server.process.send_signal(signal.SIGHUP)
+        voter.wait_closed()  # the new timeout holds for a vote that was granted before
+    wait_for(lambda: "configuration reloaded" in second.read_text())
+    text = second.read_text()
+    assert "address cannot change while zeod serves" in text
+    assert "Transaction timeout after 0.1 seconds" in text
+    with RawClient(server.address) as client:
+        assert client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+
+
+def test_sighup_without_a_file_changes_nothing(start_zeod: StartZeod) -> None:
+    server = start_zeod("-f", "Data.fs")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "there is no configuration file" in server.log_text())
+    with RawClient(server.address) as client:
+        assert client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+
+
+def test_sigusr2_opens_the_log_anew(start_zeod: StartZeod, tmp_path: Path) -> None:
+    log = tmp_path / "zeo.log"
+    write_configuration(tmp_path, log=str(log))
+    server = start_zeod("-C", "zeo.conf")
+    log.rename(tmp_path / "zeo.log.1")
+    server.process.send_signal(signal.SIGUSR2)
+    wait_for(lambda: log.exists() and "log files reopened" in log.read_text())
+    assert server.stop() == 0
+    assert "terminated by SIGTERM" in log.read_text()
+    assert "listening on" in (tmp_path / "zeo.log.1").read_text()
+
+
+def test_a_service_manager_hands_over_a_socket_and_is_told(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        # as a service manager does between fork and exec
+        start = (
+            f"import os, sys; os.dup2({listening.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid());"
+            " os.execv(sys.executable, [sys.executable, '-m', 'zeo_server.cli.zeod', '-f', 'Data.fs'])"
+        )
+        environment = {
+            **os.environ,
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "LISTEN_FDS": "1",
+            "WATCHDOG_USEC": "200000",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", start],
+            cwd=tmp_path,
+            env=environment,
+            pass_fds=[listening.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            host, port = listening.getsockname()
+            assert manager.recv(1000) == f"READY=1\nSTATUS=listening on {host}:{port}".encode()
+            assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            with RawClient((host, port)) as client:
+                assert client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+            process.terminate()
+            while (told := manager.recv(1000)) == b"WATCHDOG=1":
+                pass
+            assert told == b"STOPPING=1"
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0

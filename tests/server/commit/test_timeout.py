@@ -66,3 +66,13 @@ async def test_how_long_the_oldest_is_here() -> None:
     longest_s = timeouts.longest_s()
     assert longest_s is not None
     assert 0 <= longest_s < 10
+
+
+async def test_another_timeout_holds_for_those_whose_time_runs() -> None:
+    expired = asyncio.Event()
+    timeouts: Timeouts[str] = Timeouts(asyncio.get_running_loop(), 3600, lambda key: expired.set())
+    timeouts.start("one")
+    timeouts.change(0)
+    timeouts.change(0.01)
+    await asyncio.wait_for(expired.wait(), 10)
+    assert len(timeouts) == 0

@@ -43,7 +43,7 @@ from zeo_server.storages.file.writer import FileGroup, Writer, failure
 from zeo_server.storages.local import check_writable
 from zeo_server.storages.logged import LoggedStorage
 
-__all__ = ["FileStorage"]
+__all__ = ["FileStorage", "is_missing", "lock"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class FileStorage(LoggedStorage):
         self._switch_lock = Lock()  # held to publish and to go over to a packed file; inside the write lock, if both
         self._pack_run: PackRun | None = None
         self._pack_gc, self._pack_keep_old = pack_gc, pack_keep_old
-        self._lock_file = None if read_only else _lock(self._path)
+        self._lock_file = None if read_only else lock(self._path)
         try:
             if not read_only:
                 clear_leftovers(self._path)
@@ -339,7 +339,8 @@ class FileStorage(LoggedStorage):
             self._lock_file = None
 
 
-def _lock(path: str) -> zc.lockfile.LockFile:
+def lock(path: str) -> zc.lockfile.LockFile:
+    """Lock the Data.fs at `path` for writing until the lock is closed; FileLockedError."""
     try:
         return zc.lockfile.LockFile(path + ".lock")
     except zc.lockfile.LockError:
@@ -373,20 +374,27 @@ def _open(
 
 def _make_if_missing(path: str, create: bool) -> None:
     """Make an empty Data.fs if there is none, or complete one whose making was cut short."""
+    if not is_missing(path, create=create):
+        return
+    descriptor = Descriptor(path, os.O_RDWR | os.O_CREAT)
+    os.pwrite(descriptor.fd, MAGIC, 0)
+    durable.sync_file(descriptor.fd)
+    durable.sync_directory(path)
+
+
+def is_missing(path: str, *, create: bool) -> bool:
+    """Tell whether a new file has to be made at `path`; StorageError if that must not be, or if there must be none."""
     present = _start_of(path)
     if present is not None and not (len(present) < MAGIC_SIZE and MAGIC.startswith(present)):
         if create:
             raise StorageError(f"{path}: exists already, and is not replaced by a new file")
-        return
+        return False
     remains = [path + suffix for suffix in _REMAINS if os.path.exists(path + suffix)]
     if remains and not create:
         # Lesson B34: an empty database in place of one that a crash or a mistake moved away hides the loss.
         state = "missing" if present is None else "empty"
         raise StorageError(f"{path}: is {state}, yet there is {', '.join(remains)}; not creating a new file")
-    descriptor = Descriptor(path, os.O_RDWR | os.O_CREAT)
-    os.pwrite(descriptor.fd, MAGIC, 0)
-    durable.sync_file(descriptor.fd)
-    durable.sync_directory(path)
+    return True
 
 
 def _start_of(path: str) -> bytes | None:
