@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import transaction as transaction_package
@@ -14,6 +14,7 @@ from transaction.interfaces import NoTransaction, TransientError
 from zeo_client.blob_access import BlobAccess
 from zeo_client.commit import Commit
 from zeo_client.historical import HistoricalView
+from zeo_client.prefetch import oids_of
 from zeo_client.root import Root
 from zeo_client.savepoint import Savepoint
 from zeo_client.serialize import ObjectReader, dotted_name
@@ -25,7 +26,7 @@ from zeo_core.storage import Prefetches, Syncs
 if TYPE_CHECKING:
     from zeo_client.db import DB
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "resetCaches"]
 
 _get_ident = threading.get_ident
 
@@ -33,6 +34,17 @@ logger = logging.getLogger(__name__)
 
 _NOBODY: Final = 0
 """The number of no thread."""
+
+_reset_at = 0.0  # time.monotonic() of the last resetCaches
+
+
+def resetCaches() -> None:  # noqa: N802 - ZODB's name
+    """Have every connection start with an empty cache when it is opened next.
+
+    For programs that load modules anew while they run: what a cache has is of the classes as they were.
+    """
+    global _reset_at
+    _reset_at = time.monotonic()
 
 
 class Connection:
@@ -57,6 +69,7 @@ class Connection:
         self._reader = ObjectReader(self, self._cache, db.class_finder(self))
         self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
         self._commit.large_record_bytes = db.large_record_size
+        self._cache_made_at = time.monotonic()
         self._load = self._snapshot.load  # once there is a savepoint, Commit.load
         self._sync = db.storage.sync if before is None and isinstance(db.storage, Syncs) else None
         self._load_count = 0
@@ -150,7 +163,7 @@ class Connection:
         That pays off with a storage that is far away; others do nothing.
         """
         if isinstance(self._storage, Prefetches):
-            self._storage.prefetch(_flat_oids(args), self._snapshot.start)
+            self._storage.prefetch(oids_of(args), self._snapshot.start)
 
     def isReadOnly(self) -> bool:  # noqa: N802
         """Tell whether all changes are refused."""
@@ -226,10 +239,20 @@ class Connection:
         """Take part in the transactions of `transaction_manager` from now on."""
         self.transaction_manager = transaction_manager
         self._explicit = getattr(transaction_manager, "explicit", False)
+        if self._cache_made_at < _reset_at:
+            self._renew_cache()
         if not self._explicit:
             self._move_on()
         transaction_manager.registerSynch(self)
         self.opened = time.time()
+
+    def _renew_cache(self) -> None:
+        old = self._cache
+        self._cache = PickleCache(self, old.cache_size, old.cache_size_bytes)
+        self._reader = ObjectReader(self, self._cache, self._db.class_finder(self))
+        self._commit = Commit(self, self._cache, self._storage, self._snapshot, self._db.hub)
+        self._commit.large_record_bytes = self._db.large_record_size
+        self._cache_made_at = time.monotonic()
 
     def check_unchanged(self) -> None:
         """Raise ConnectionStateError if there are uncommitted changes."""
@@ -453,15 +476,3 @@ class Connection:
             changed = self._cache.cache_data
         if changed:
             self._cache.invalidate(list(changed))
-
-
-def _flat_oids(args: Iterable[Any]) -> Iterator[Oid]:
-    """Return the oids of what is an oid, an object, or a collection of these."""
-    for arg in args:
-        if isinstance(arg, bytes):
-            yield arg
-        elif hasattr(arg, "_p_oid"):
-            if arg._p_oid is not None:
-                yield arg._p_oid
-        else:
-            yield from _flat_oids(arg)

@@ -2,14 +2,14 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_core.errors import ZeodError
 from zeo_core.ids import Oid, Tid
 
-__all__ = ["WINDOW", "prefetch"]
+__all__ = ["WINDOW", "oids_of", "prefetch"]
 
 WINDOW: Final = 250
 """Requests in one write. Two windows are under way, so that the server answers one while the other travels; it never
@@ -40,3 +40,15 @@ def _wait(channel: Channel, calls: list[Call]) -> None:
             channel.wait(call)
         except ZeodError:
             continue
+
+
+def oids_of(args: Iterable[Any]) -> Iterator[Oid]:
+    """Return the oids of what is an oid, an object, or a collection of these; new objects have none."""
+    for arg in args:
+        if isinstance(arg, bytes):
+            yield arg
+        elif hasattr(arg, "_p_oid"):
+            if arg._p_oid is not None:
+                yield arg._p_oid
+        else:
+            yield from oids_of(arg)

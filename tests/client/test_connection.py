@@ -9,7 +9,7 @@ import transaction
 from persistent.mapping import PersistentMapping
 
 from tests.client.objects import Node, Plain, Session, state_of, write
-from zeo_client.connection import Connection
+from zeo_client.connection import Connection, resetCaches
 from zeo_client.db import DB
 from zeo_core.errors import (
     ConflictError,
@@ -470,3 +470,19 @@ def test_debug_information_ends_with_the_opening(db: DB) -> None:
     conn.close()
     assert db.open() is conn
     assert conn.getDebugInfo() == ()
+
+
+def test_caches_can_be_reset_for_classes_that_were_loaded_anew(db: DB) -> None:
+    manager = transaction.TransactionManager()
+    conn = db.open(manager)
+    conn.root.a = before = Node(x=1)
+    manager.commit()
+    resetCaches()
+    assert conn.root.a is before  # nothing changes under a connection that is open
+    conn.close()
+    again = db.open(manager)
+    assert again is conn
+    assert again.root.a is not before
+    again.root.a.x += 1
+    manager.commit()
+    assert again.root.a._p_serial == db.lastTransaction()

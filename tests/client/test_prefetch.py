@@ -6,9 +6,10 @@ from tests.client.objects import Node, Session
 from tests.client.peer import Background, Peer, until
 from tests.client.storages import Open, away
 from zeo_client.db import DB
-from zeo_client.prefetch import WINDOW
+from zeo_client.prefetch import WINDOW, oids_of
 from zeo_core.errors import ClientDisconnected
 from zeo_core.ids import MAX_TID, pack_id, successor
+from zeo_server.storages.mapping import MappingStorage
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -90,3 +91,13 @@ def test_a_connection_fetches_through_its_storage(peer: Peer, opened: Open) -> N
     for session in (ann, bob):
         session.manager.abort()
         session.conn.close()
+
+
+def test_the_oids_of_whatever_is_given() -> None:
+    db = DB(MappingStorage())
+    ann = Session(db)
+    ann.conn.add(node := Node())
+    oid = node._p_oid
+    assert list(oids_of([oid, node, [oid, [node]], Node(), ()])) == [oid] * 4
+    ann.manager.abort()
+    db.close()
