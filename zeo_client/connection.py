@@ -386,6 +386,13 @@ class Connection:
         self._refuse_to_rewrite_history()
         return self._commit.adopt(obj, oid)
 
+    def ghost_of(self, oid: Oid, cls: Any) -> Any:
+        """Return the object with this oid, a ghost of `cls` if it is not in memory; for references from elsewhere."""
+        obj = self._cache.get(oid)
+        if obj is None:
+            obj = self._commit.new_object(oid)
+        return self._reader.strong(oid, cls) if obj is None else obj
+
     def implicitly_added(self, oid: Oid) -> bool:
         """Tell whether this is a new object that nobody added, but that others refer to."""
         return self._commit.implicitly_added(oid)

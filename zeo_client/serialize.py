@@ -15,6 +15,7 @@ from transaction.interfaces import TransientError
 from zodbpickle import pickle
 
 from zeo_client.broken import Broken, BrokenPickler, find_class, persistent_broken
+from zeo_client.crossing import crossed_into
 from zeo_client.unpicklable import unpicklable_path
 from zeo_client.zodb_names import OWN, written_by_zodb
 from zeo_core.errors import InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
@@ -45,7 +46,10 @@ class Jar(Protocol):
         """Return the object with this oid, loading its class from its record."""
 
     def get_connection(self, database_name: str) -> Any:
-        """Return the connection to another database; InvalidObjectReference if there is none."""
+        """Return the connection to another database; KeyError if there is none."""
+
+    def ghost_of(self, oid: Oid, cls: Any) -> Any:
+        """Return the object with this oid, a ghost of `cls` if it is not in memory: without loading anything."""
 
     def db(self) -> Any:
         """Return the database."""
@@ -55,14 +59,6 @@ def dotted_name(obj: object) -> str:
     """Return the module and name of an object's class."""
     cls = type(obj)
     return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _belonging(jar: Any) -> str:
-    """Say to what an object belongs, for an error's text."""
-    try:
-        return f"a connection to the database {jar.db().database_name!r} ({jar!r})"
-    except AttributeError:
-        return repr(jar)
 
 
 class _Chunks(list[bytes]):
@@ -159,7 +155,8 @@ class ObjectWriter:
             if hasattr(oid, "__get__"):  # a class whose instances are persistent, not a persistent class
                 return None
         elif obj._p_jar is not self._jar:
-            self._refuse_foreign(obj, oid)
+            name = crossed_into(self._jar, self._current, obj)
+            return ["n", (name, oid)] if hasattr(cls, "__getnewargs__") else ["m", (name, oid, cls)]
         # The arguments of __new__ stand in the object's own record, so a reference cannot make the ghost alone.
         return oid if hasattr(cls, "__getnewargs__") else (oid, cls)
 
@@ -178,15 +175,6 @@ class ObjectWriter:
         if getattr(reference, "dm", None) is self._jar:  # without dm it came from a database that is not open here
             return ["w", (oid,)]
         return ["w", (oid, reference.database_name)]
-
-    def _refuse_foreign(self, obj: Any, oid: Oid) -> None:
-        current = self._current
-        raise InvalidObjectReference(
-            f"{dotted_name(current)} with oid {oid_repr(current._p_oid)}, of {_belonging(self._jar)},"
-            f" refers to {dotted_name(obj)} with oid {oid_repr(oid)}, of {_belonging(obj._p_jar)};"
-            " an object belongs to one connection: get it through this one (conn.get(oid) or from conn.root())"
-            " or store a copy"
-        )
 
 
 def _class_metadata(obj: Any) -> object:
@@ -278,7 +266,7 @@ class ObjectReader:
 
     def _reference_loader(self) -> Callable[[Any], Any]:
         """Return the function that the unpickler calls for each reference: a closure, because it is called so often."""
-        known, load_strong, load_other = self._cache.get, self._strong, self._other
+        known, load_strong, load_other = self._cache.get, self.strong, self._other
 
         def load_reference(reference: Any) -> Any:
             if type(reference) is tuple:
@@ -289,7 +277,7 @@ class ObjectReader:
 
         return load_reference
 
-    def _strong(self, oid: Any, cls: Any) -> Any:
+    def strong(self, oid: Any, cls: Any) -> Any:
         """Return the object for a reference that names its class, a ghost if it is not in the cache."""
         if not isinstance(oid, bytes):
             oid = _oid(oid)
@@ -317,9 +305,19 @@ class ObjectReader:
         if kind == "w":
             return self._weak(*args)
         if kind in ("n", "m"):
-            # The class, if there is one, would save reading the record; who refers into other databases can afford it.
-            return self._jar.get_connection(args[0]).get(_oid(args[1]))
+            return self._crossing(*args)
         raise ValueError(f"persistent reference of an unknown kind: {reference!r:.100}")
+
+    def _crossing(self, database_name: str, oid: Any, cls: Any = None) -> Any:
+        """Return the object for a reference into another database, as that one's connection has it."""
+        try:
+            connection = self._jar.get_connection(database_name)
+        except KeyError:
+            raise InvalidObjectReference(
+                f"object {oid_repr(_oid(oid))} of the database {database_name!r} is referred to, and the database"
+                f" {database_name!r} is not open beside {self._jar.db().database_name!r}: give both DBs one `databases`"
+            ) from None
+        return connection.get(_oid(oid)) if cls is None else connection.ghost_of(_oid(oid), cls)
 
     def _weak(self, oid: Any, database_name: str | None = None) -> Any:
         reference = WeakRef.__new__(WeakRef)
@@ -329,7 +327,7 @@ class ObjectReader:
             return reference
         reference.database_name = database_name
         # A weak reference into a database that is not open looks like one whose target is gone.
-        with contextlib.suppress(InvalidObjectReference):
+        with contextlib.suppress(KeyError):
             reference.dm = self._jar.get_connection(database_name)
         return reference
 
