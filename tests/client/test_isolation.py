@@ -1,5 +1,7 @@
 """What transactions see of each other, and when they conflict."""
 
+import time
+
 import pytest
 from BTrees.OOBTree import OOBTree
 from transaction.interfaces import NoTransaction
@@ -80,7 +82,7 @@ def test_a_state_that_was_packed_away_is_a_read_conflict(ann: Session, bob: Sess
     ghost = bob.root["a"]
     ann.root["a"].x = 2
     ann.commit()
-    del storage._revisions[a._p_oid][0]  # as a pack would
+    storage.pack(time.time() + 1)
     with pytest.raises(ReadConflictError, match="packed away") as info:
         _ = ghost.x
     assert info.value.oid == a._p_oid

@@ -27,6 +27,7 @@ class Kind:
     keeps: bool  # what was committed is there when the directory is opened again
     undoes: bool = False  # it takes back transactions
     groups: bool = True  # it is in this process, so that a test can write groups of transactions itself
+    packs: bool = False  # it drops old revisions
 
 
 @contextmanager
@@ -55,10 +56,10 @@ def _demo_storage_on_files(directory: Path) -> Iterator[ZODBStorage]:
 
 
 KINDS = [
-    Kind("mapping", _mapping_storage, iterates=True, keeps=False, undoes=True),
-    Kind("file", _file_storage, iterates=True, keeps=True, undoes=True),
-    Kind("demo", _demo_storage, iterates=True, keeps=False),
-    Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True),
+    Kind("mapping", _mapping_storage, iterates=True, keeps=False, undoes=True, packs=True),
+    Kind("file", _file_storage, iterates=True, keeps=True, undoes=True, packs=True),
+    Kind("demo", _demo_storage, iterates=True, keeps=False, packs=True),
+    Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True, packs=True),
     Kind("client", SERVED.open, iterates=True, keeps=True, groups=False),
 ]
 

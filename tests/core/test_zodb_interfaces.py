@@ -10,6 +10,7 @@ import zope.interface.verify
 from ZODB import interfaces
 
 from zeo_core.zodb_interfaces import ZODBInterfaces
+from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -20,7 +21,10 @@ def test_a_storage_provides_what_it_has_the_names_of(tmp_path: Path) -> None:
         assert interfaces.IStorageIteration in provided
         for interface in provided:
             zope.interface.verify.verifyObject(interface, storage)
-    assert interfaces.IStorageIteration.providedBy(MappingStorage())
+    for made in (MappingStorage(), DemoStorage()):
+        for interface in (interfaces.IStorage, interfaces.IStorageUndoable, interfaces.IExternalGC):
+            assert interface.providedBy(made)
+            zope.interface.verify.verifyObject(interface, made)
     assert not interfaces.IBlobStorage.providedBy(MappingStorage())
     assert not interfaces.IMVCCStorage.providedBy(MappingStorage())
 

@@ -31,7 +31,7 @@ class Suite(
     RevisionStorage.RevisionStorage,
     Synchronization.SynchronizedStorage,
 ):
-    """What ZODB asks of its DemoStorage, but for packing, which ours leaves to its storages."""
+    """What ZODB asks of its DemoStorage; of packs, which here keep all objects, see tests/contract/test_pack.py."""
 
     use_extension_bytes = True
 

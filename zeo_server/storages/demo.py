@@ -8,17 +8,31 @@ was current then, on whichever side that is.
 For the border to be the same at the next opening, it is written down: the first commit puts an empty transaction
 before its own, with the border for its tid. That also makes all later tids of the changes later than the base's
 (lesson B24). The base is never written to.
+
+A pack drops revisions of the changes, never objects: which of them the base refers to the changes do not know. For the
+same reason their deletions stay, lest the base's objects come back, and so does the mark. Between the border and the
+first revision that a pack has left of an object there may have been others, so that the base's is not shown for then.
 """
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, NoReturn, Self, cast
 
 from zeo_core.errors import POSKeyError, StorageClosedError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, pack_id, successor, tid_repr, unpack_id
-from zeo_core.storage import Announce, Commits, HasBlobs, Iterates, Loads, LoadsCached, ServedStorage, WrittenGroup
+from zeo_core.storage import (
+    Announce,
+    Commits,
+    HasBlobs,
+    Iterates,
+    Loads,
+    LoadsCached,
+    Progress,
+    ServedStorage,
+    WrittenGroup,
+)
 from zeo_core.transaction import (
     HistoryEntry,
     PreparedTransaction,
@@ -34,6 +48,7 @@ from zeo_server.storages.mapping import MappingStorage
 __all__ = ["DemoStorage"]
 
 _Load = Callable[[Oid, Tid], Revision | None]
+_First = tuple[Tid, bool]
 
 _BORDER = TransactionMetadata(description=b"The changes of a DemoStorage begin here.")
 """What the empty transaction says that marks the border."""
@@ -41,7 +56,7 @@ _BORDER = TransactionMetadata(description=b"The changes of a DemoStorage begin h
 _RANDOM_OIDS = range(1 << 61, 1 << 62)
 """Where oids start over a base that cannot say which it has: far from those that are given out in order."""
 
-_FIRST_TIDS_MAX = 10_000
+_FIRSTS_MAX = 10_000
 _LAST_OID: Oid = b"\xff" * 8
 
 
@@ -93,7 +108,7 @@ class DemoStorage(LoggedStorage):
         self.close_base_on_close = close_base_on_close is not False
         self.close_changes_on_close = close_changes_on_close is not False
         self._closed = False
-        self._first_tids: dict[Oid, Tid] = {}
+        self._firsts: dict[Oid, _First] = {}
         first = _first_change(self.base, self.changes)
         if first is None:
             self._last_tid = self.base.last_tid()
@@ -113,14 +128,14 @@ class DemoStorage(LoggedStorage):
 
         A deletion in the changes hides the base's revisions from its tid on (lesson B36).
         """
-        return self._load(oid, tid, self.changes.load_before, self.base.load_before, self._first_tid)
+        return self._load(oid, tid, self.changes.load_before, self.base.load_before, self._first_change)
 
     def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
         """Do as `load_before` does, but raise BlockingIOError rather than wait."""
-        return self._load(oid, tid, self._changes_cached, self._base_cached, self._known_first_tid)
+        return self._load(oid, tid, self._changes_cached, self._base_cached, self._known_first_change)
 
     def _load(
-        self, oid: Oid, tid: Tid, load_changes: _Load, load_base: _Load, first_tid: Callable[[Oid], Tid]
+        self, oid: Oid, tid: Tid, load_changes: _Load, load_base: _Load, first_change: Callable[[Oid], _First]
     ) -> Revision | None:
         changes, changed = self._open_changes(), True
         if tid > self._border:
@@ -134,6 +149,13 @@ class DemoStorage(LoggedStorage):
                 return revision
         else:
             changed = changes.current_tid(oid) is not None
+        end_tid = None
+        if changed:
+            end_tid, is_packed = first_change(oid)
+            if tid > self._border and (is_packed or tid > end_tid):
+                return None  # packed away, now or just before `first_change` looked
+            if is_packed:
+                end_tid = self._border
         try:
             revision = load_base(oid, min(tid, self._border))
         except POSKeyError:
@@ -143,7 +165,7 @@ class DemoStorage(LoggedStorage):
             raise
         if revision is None or (revision.end_tid is not None and revision.end_tid < self._border):
             return revision
-        return Revision(revision.data, revision.tid, first_tid(oid) if changed else None)
+        return Revision(revision.data, revision.tid, end_tid)
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`; POSKeyError if it wrote none."""
@@ -217,6 +239,23 @@ class DemoStorage(LoggedStorage):
         """Walk the transactions of the changes that may be undone, newest first; the base's are out of reach."""
         return (entry for entry in self._open_changes().undo_log() if not self._is_mark(entry))
 
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
+        """Pack the changes, step by step; StorageError if `gc` is asked for, see the top."""
+        changes = self._open_changes()
+        if gc:
+            raise StorageError(f"{self._name}: what the base refers to is not known here, so no garbage is collected")
+        yield from changes.pack_steps(until_s, gc=False)
+        self._firsts = {}
+
+    def first_revision(self, oid: Oid) -> tuple[Tid, bool]:
+        """Return the tid of the oldest revision, and whether a pack may have dropped earlier ones."""
+        changes = self._open_changes()
+        if self._base_tid(oid) is None:
+            return changes.first_revision(oid)
+        if isinstance(self.base, LoggedStorage):
+            return self.base.first_revision(oid)
+        return self._base_revisions(oid, sys.maxsize)[-1].tid, False
+
     def first_oid(self, start: Oid) -> Oid | None:
         """Return the lowest oid that is not below `start`, also of a deleted object; None if there is none."""
         found = [self._open_changes().first_oid(start)]
@@ -257,19 +296,20 @@ class DemoStorage(LoggedStorage):
         """Tell whether this is the empty transaction that marks the border."""
         return transaction.tid == self._border and transaction.metadata == _BORDER
 
-    def _first_tid(self, oid: Oid) -> Tid:
-        """Return when an object that is in the changes was changed first, which never changes again."""
-        known = self._first_tids.get(oid)
-        if known is None:
-            known = self.changes.revisions(oid, sys.maxsize)[-1].tid
-            if len(self._first_tids) >= _FIRST_TIDS_MAX:
-                self._first_tids.clear()
-            self._first_tids[oid] = known
-        return known
+    def _first_change(self, oid: Oid) -> _First:
+        """Return the oldest change of an object, and whether it may not be the first, which only a pack alters."""
+        known = self._firsts  # a pack replaces it: what was found out before goes with it
+        found = known.get(oid)
+        if found is None:
+            found = self.changes.first_revision(oid)
+            if len(known) >= _FIRSTS_MAX:
+                known.clear()
+            known[oid] = found
+        return found
 
-    def _known_first_tid(self, oid: Oid) -> Tid:
+    def _known_first_change(self, oid: Oid) -> _First:
         try:
-            return self._first_tids[oid]
+            return self._firsts[oid]
         except KeyError:
             raise BlockingIOError(f"when {oid_repr(oid)} was changed first has to be read") from None
 

@@ -1,4 +1,4 @@
-"""Storages that keep their own log: undoing its transactions, walking its objects, its end.
+"""Storages that keep their own log: undoing its transactions, packing it, walking its objects, its end.
 
 Undoing needs nothing of how a storage keeps its revisions. A transaction is taken back object by object. If an object's
 present state is still the one that the transaction gave it, the state before is written again, as a repetition of the
@@ -11,14 +11,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from zeo_core.errors import ConflictError, MultipleUndoErrors, POSKeyError, UndoError
-from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
-from zeo_core.storage import Undoes
+from zeo_core.errors import ConflictError, MultipleUndoErrors, POSKeyError, StorageError, UndoError
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
+from zeo_core.storage import Packs, Undoes
 from zeo_core.transaction import ObjectWrite, RecordedTransaction
 from zeo_core.zodb_records import specified, tid_from_undo_id, undo_lines
 from zeo_server.storages.local import LocalStorage
 
-__all__ = ["LoggedStorage"]
+__all__ = ["LoggedStorage", "pack_tid"]
 
 
 class _State(NamedTuple):
@@ -28,7 +28,15 @@ class _State(NamedTuple):
     tid: Tid | None
 
 
-class LoggedStorage(LocalStorage, Undoes):
+def pack_tid(name: str, until_s: float) -> Tid:
+    """Return the tid up to which the storage `name` is packed; StorageError for a time that no tid can hold."""
+    try:
+        return tid_from_time(until_s)
+    except ValueError as error:
+        raise StorageError(f"{name}: no time to pack to: {error}") from None
+
+
+class LoggedStorage(LocalStorage, Undoes, Packs):
     """A storage in this process that keeps a log of its own: the base of MappingStorage and FileStorage."""
 
     @abstractmethod
@@ -38,6 +46,13 @@ class LoggedStorage(LocalStorage, Undoes):
     @abstractmethod
     def start_of_last(self, count: int) -> Tid:
         """Return the tid of the first of the last `count` transactions."""
+
+    @abstractmethod
+    def first_revision(self, oid: Oid) -> tuple[Tid, bool]:
+        """Return the tid of the oldest revision, and whether a pack may have dropped earlier ones.
+
+        POSKeyError for an unknown oid.
+        """
 
     def undo_writes(self, tid: Tid, staged: Mapping[Oid, ObjectWrite]) -> list[ObjectWrite]:
         """Return what takes transaction `tid` back, on top of `staged`; see the contract."""
@@ -77,6 +92,14 @@ class LoggedStorage(LocalStorage, Undoes):
         except POSKeyError:
             return _State(None, None)
         return _State(None, None) if revision is None else _State(revision.data, revision.tid)
+
+    def pack(self, t: float, referencesf: object = None, gc: bool | None = None) -> None:
+        """Pack to the time `t` (ZODB's name and arguments); see the contract's pack_steps for what is dropped.
+
+        `referencesf` is not used: the references are read from records of all formats, and no class is imported.
+        """
+        for _progress in self.pack_steps(t, gc=gc):
+            pass
 
     def undo(self, transaction_id: bytes, transaction: Any) -> tuple[None, list[Oid]]:
         """Stage what takes a transaction back, named as the undo log names it; return a pair, in it the oids changed.

@@ -463,3 +463,19 @@ async def test_status_counts(coordinator: Coordinator) -> None:
     assert {key: status[key] for key in expected} == expected
     assert status["last-transaction"] == tid.hex()
     assert isinstance(status["lock_time"], float)
+
+
+async def test_a_storage_that_cannot_be_packed_says_so() -> None:
+    """One that others have made need not be able to."""
+
+    class Foreign:
+        def __init__(self, storage: MappingStorage) -> None:
+            for name in (*dir(ServedStorage), "check_room"):
+                if not name.startswith("_"):
+                    setattr(self, name, getattr(storage, name))
+
+    foreign: Any = Foreign(MappingStorage())
+    coordinator = Coordinator(foreign, asyncio.get_running_loop())
+    with pytest.raises(StorageError, match="storage 1 cannot be packed"):
+        coordinator.pack(0.0, lambda _outcome: None)
+    await coordinator.close()

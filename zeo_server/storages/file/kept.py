@@ -42,7 +42,7 @@ class Kept:
         self._reader = reader
         self._current = as_of.current
         self._boundary = as_of.boundary
-        self._gc = gc
+        self.gc = gc
         self.positions = LLTreeSet()
         self.byte_count = 0
         self.moved = LLBTree()
@@ -54,7 +54,7 @@ class Kept:
 
     def add_roots(self) -> None:
         """Begin: with the root or, without garbage collection, with everything."""
-        if not self._gc:
+        if not self.gc:
             self.positions.update(self._current.positions())
             return
         position = self._current.position(ROOT_OID)
@@ -74,7 +74,7 @@ class Kept:
                 self._keep(current)
             if not size:
                 self._examine_back_pointer(window, oid, position)
-            if self._gc:
+            if self.gc:
                 data = (
                     window.bytes_at(position + DATA_HEADER_SIZE, size)
                     if size
@@ -114,7 +114,7 @@ class Kept:
     def _keep(self, position: int) -> None:
         if self.positions.insert(position):
             self.changed = True
-            if self._gc:
+            if self.gc:
                 self._unread.append(position)
 
     def _follow(self, referrer: Oid, position: int, oids: Iterable[Oid]) -> None:

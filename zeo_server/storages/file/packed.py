@@ -5,6 +5,10 @@ without a previous record; its transaction gets the status "p". The last transac
 kept: the log still shows up to where it was packed (lesson B32), and that its tid was given (lesson B24). And if the
 object with the highest oid is gone, its deletion is written there, lest the oid be given out again (lesson B25).
 
+Deletions before the boundary go with garbage collection: to be unknown says the same. Without it they stay, since the
+file may have the changes of a DemoStorage, and hide objects of the base; and so does the first transaction if it never
+had records, since that is the mark which parts the two (storages/demo.py).
+
 Behind the boundary every transaction is written as it is, so that all of them move by one and the same distance. Only
 pointers differ: those to records behind the boundary by that distance, those to previous records before it lead to the
 object's record there, if it is kept, and back pointers to where their records went.
@@ -126,11 +130,11 @@ class PackedFile:
         window = Window(self._reader.descriptor, self._as_of.boundary)
         self._output.append(window.bytes_at(0, MAGIC_SIZE))
         entries: Entries = {}
-        transaction = shown = 0
+        transaction, shown = self._copy_mark(window), 0
         for position in self._kept.positions:
             oid, transaction_at, data = self._packed_record(window, position)
-            if data is None:
-                continue  # a deletion: to be unknown says the same
+            if data is None and self._kept.gc:
+                continue
             if transaction_at != transaction:
                 self._finish_transaction()
                 self._begin_transaction(transaction_at)
@@ -170,6 +174,14 @@ class PackedFile:
         self.index = Index()
         self.copied_end = self._start = 0
 
+    def _copy_mark(self, window: Window) -> int:
+        """Begin the first transaction if it has no records, and return its position; else return 0."""
+        first = next(headers(self._reader.path, window, MAGIC_SIZE, self._as_of.boundary), None)
+        if first is None or first.records_start < first.records_end:
+            return 0
+        self._begin_transaction(first.position)
+        return first.position
+
     def _mark_highest_oid(self) -> None:
         """Write a deletion of the highest oid if its object is gone, so that its oid is not given out again (B25)."""
         current = self._as_of.current
@@ -178,7 +190,7 @@ class PackedFile:
             entries: Entries = {}
             add_entry(entries, oid, self._output.position)
             self.index.update(entries)
-            self._output.append(DATA_HEADER.pack(oid, self._header.tid, 0, self._start, 0, 0) + LENGTH.pack(0))
+            self._output.append(self._record(oid, None))
 
     def _packed_record(self, window: Window, position: int) -> tuple[Oid, int, bytes | None]:
         """Return oid, transaction and data, its own or repeated, of the record at `position`."""
@@ -189,7 +201,7 @@ class PackedFile:
             self._fail(position, "the file ends inside a data record")
         return oid, transaction, data
 
-    def _write_record(self, entries: Entries, oid: Oid, position: int, data: bytes) -> None:
+    def _write_record(self, entries: Entries, oid: Oid, position: int, data: bytes | None) -> None:
         moved, new = self._kept.moved, self._output.position
         is_target = bool(moved) and position in moved
         if is_target:
@@ -198,7 +210,13 @@ class PackedFile:
             # A record that is only repeated by a later one is on no object's chain of revisions, so that it is not
             # taken for the revision of a time when others, now gone, were current (lesson B35).
             add_entry(entries, oid, new)
-        self._output.append(DATA_HEADER.pack(oid, self._header.tid, 0, self._start, 0, len(data)) + data)
+        self._output.append(self._record(oid, data))
+
+    def _record(self, oid: Oid, data: bytes | None) -> bytes:
+        """Return a record of the transaction that is being written; without data, a deletion."""
+        if data is None:
+            return DATA_HEADER.pack(oid, self._header.tid, 0, self._start, 0, 0) + LENGTH.pack(0)
+        return DATA_HEADER.pack(oid, self._header.tid, 0, self._start, 0, len(data)) + data
 
     def _begin_transaction(self, position: int) -> None:
         fd = self._reader.descriptor.fd

@@ -18,6 +18,8 @@ from zeo_server.storages.file.format import (
     DATA_HEADER_SIZE,
     LENGTH,
     LENGTH_SIZE,
+    STATUS_OFFSET,
+    STATUS_PACKED,
     TRANSACTION_HEADER,
     TRANSACTION_HEADER_SIZE,
 )
@@ -140,6 +142,13 @@ class Reader:
                 return position if header.tid == tid else 0
             position = header.previous
         return 0
+
+    def first_revision(self, oid: Oid, position: int) -> tuple[Tid, bool]:
+        """Return the tid of the oldest revision, going back from `position`, and whether its transaction is packed."""
+        header = self.header(oid, position)
+        while header.previous:
+            header = self.header(oid, header.previous)
+        return header.tid, self._read(header.transaction + STATUS_OFFSET, 1) == STATUS_PACKED
 
     def data(self, oid: Oid, position: int) -> bytes:
         """Return the data of the record at `position`, its own or repeated; POSKeyError if it marks a deletion."""

@@ -151,6 +151,11 @@ class FileStorage(LoggedStorage):
             raise POSKeyError(oid)
         return generation.reader.revisions(oid, size, position)
 
+    def first_revision(self, oid: Oid) -> tuple[Tid, bool]:
+        """Return the tid of the oldest revision, and whether a pack may have dropped earlier ones."""
+        generation = self._opened()
+        return generation.reader.first_revision(oid, generation.place(oid))
+
     def object_count(self) -> int:
         """Return how many objects the index has, those deleted included but for the mark that a pack may leave."""
         generation = self._opened()
@@ -246,11 +251,6 @@ class FileStorage(LoggedStorage):
             yield from run.steps()
         finally:
             self._pack_run = None
-
-    def pack(self, time_s: float, referencesf: object = None, gc: bool | None = None) -> None:
-        """Pack to a time (ZODB's name). `referencesf` is not used: the packer reads records of all formats itself."""
-        for _progress in self.pack_steps(time_s, gc=gc):
-            pass
 
     def _switch(self, finish: Finish) -> tuple[Generation, Writer]:
         """Go over to the file that `finish` puts in place while nothing is written; return what holds on to the old."""

@@ -26,14 +26,14 @@ def output_of(directory: Path) -> Output:
 class Packed:
     """A file packed up to a tid, in one go."""
 
-    def __init__(self, directory: Path, file: File, tid: int) -> None:
+    def __init__(self, directory: Path, file: File, tid: int, *, gc: bool = True) -> None:
         self.path = directory / "Data.fs.pack"
         self.descriptor = Descriptor(str(self.path), os.O_RDWR | os.O_CREAT)
         output = Output(str(self.path), self.descriptor)
         reader = reader_of(directory, file.content)
         end = len(file.content)
         as_of = scanned(reader, tid, end)
-        self.kept = Kept(reader, as_of, gc=True)
+        self.kept = Kept(reader, as_of, gc=gc)
         self.kept.add_roots()
         window = Window(reader.descriptor, end)
         for header in headers(reader.path, window, as_of.boundary, end):
@@ -102,6 +102,20 @@ def test_deletions_before_the_boundary_go(tmp_path: Path) -> None:
     new.current.pop(pack_id(1))
     new.add(*objects((1, new.records[0][1]))).add(*objects((1, 0)))
     assert Packed(tmp_path, old, 2).content == new.content
+
+
+def test_deletions_before_the_boundary_stay_without_garbage_collection(tmp_path: Path) -> None:
+    old = File().add(*objects((0, node()), (1, node()), (2, node()))).add(*objects((1, 0)))
+    old.add(*objects((1, node(2))))
+    new = File().add(*objects((0, node()), (2, node())), status=b"p").add(*objects((1, 0)), status=b"p")
+    new.add(*objects((1, node(2))))
+    assert Packed(tmp_path, old, 2, gc=False).content == new.content
+
+
+def test_the_first_transaction_stays_if_it_never_had_records(tmp_path: Path) -> None:
+    old = File().add(metadata=(b"", b"mark", b"")).add(*objects((0, node()))).add(*objects((0, node())))
+    new = tid_gap(File().add(metadata=(b"", b"mark", b""), status=b"p")).add(*objects((0, node())), status=b"p")
+    assert Packed(tmp_path, old, 3).content == new.content
 
 
 def test_undone_transactions_behind_the_boundary_stay_and_count_for_nothing(tmp_path: Path) -> None:

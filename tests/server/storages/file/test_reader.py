@@ -80,6 +80,13 @@ def test_data_may_be_larger_than_the_page_read_first(tmp_path: Path, size: int) 
     assert reader.data(A, file.current[A]) == b"x" * size
 
 
+def test_the_first_revision_says_whether_there_may_have_been_others(tmp_path: Path) -> None:
+    file = File().add((A, b"first"), status=b"p").add((A, b"second"), (B, b"b")).add((B, 0))
+    reader = reader_of(tmp_path, file.content)
+    assert reader.first_revision(A, file.current[A]) == (T1, True)
+    assert reader.first_revision(B, file.current[B]) == (T2, False)
+
+
 def test_damaged_records_are_named_by_file_and_position(tmp_path: Path) -> None:
     file = File().add((A, b"first")).add((A, b"second"))
     here = file.current[A]
