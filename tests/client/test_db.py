@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -307,7 +307,7 @@ class InSteps(MappingStorage):
         super().__init__()
         self.packed: list[float] = []
 
-    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Iterator[Progress]:
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
         yield Progress("copy", 0, 1)
         self.packed.append(until_s)
 
@@ -320,7 +320,8 @@ def test_a_storage_that_packs_in_steps() -> None:
 
 
 class Unpacked(MappingStorage):
-    pack = pack_steps = None
+    pack: Any = None
+    pack_steps: Any = None
 
 
 def test_a_storage_that_cannot_be_packed() -> None:

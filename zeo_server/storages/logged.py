@@ -8,12 +8,12 @@ come back to is the state.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from zeo_core.errors import ConflictError, MultipleUndoErrors, POSKeyError, StorageError, UndoError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
-from zeo_core.storage import Packs, Undoes
+from zeo_core.storage import Progress, Undoes
 from zeo_core.transaction import ObjectWrite, RecordedTransaction
 from zeo_core.zodb_records import specified, tid_from_undo_id, undo_lines
 from zeo_server.storages.local import LocalStorage
@@ -36,7 +36,7 @@ def pack_tid(name: str, until_s: float) -> Tid:
         raise StorageError(f"{name}: no time to pack to: {error}") from None
 
 
-class LoggedStorage(LocalStorage, Undoes, Packs):
+class LoggedStorage(LocalStorage, Undoes):
     """A storage in this process that keeps a log of its own: the base of MappingStorage and FileStorage."""
 
     @abstractmethod
@@ -92,6 +92,10 @@ class LoggedStorage(LocalStorage, Undoes, Packs):
         except POSKeyError:
             return _State(None, None)
         return _State(None, None) if revision is None else _State(revision.data, revision.tid)
+
+    @abstractmethod
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Iterator[Progress]:
+        """Pack step by step; see zeo_core.storage.Packs."""
 
     def pack(self, t: float, referencesf: object = None, gc: bool | None = None) -> None:
         """Pack to the time `t` (ZODB's name and arguments); see the contract's pack_steps for what is dropped.
