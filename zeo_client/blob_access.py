@@ -6,7 +6,7 @@ from typing import IO, Any
 
 from zeo_client.blob_file import BlobFile
 from zeo_core.errors import Unsupported
-from zeo_core.ids import ZERO_TID, Oid
+from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.storage import TransactsBlobs
 
 __all__ = ["BlobAccess"]
@@ -49,8 +49,16 @@ class BlobAccess:
 
     def open(self, blob: Any, *, counted: bool = False) -> IO[bytes]:
         """Open the blob's file for reading; if `counted`, the blob is told when it is closed. Raises as `path` does."""
+        if not counted:
+            return self.open_revision(blob._p_oid, blob._p_serial)
         held = self._held(blob._p_oid)
         if held is not None:
-            return BlobFile(held, "r", blob) if counted else open(held, "rb")
-        storage = self.storage("Reading")
-        return storage.openCommittedBlobFile(blob._p_oid, blob._p_serial, *([blob] if counted else []))
+            return BlobFile(held, "r", blob)
+        return self.storage("Reading").openCommittedBlobFile(blob._p_oid, blob._p_serial, blob)
+
+    def open_revision(self, oid: Oid, serial: Tid) -> IO[bytes]:
+        """Open the file of the blob `oid` as of `serial`, or the one that a savepoint has."""
+        held = self._held(oid)
+        if held is not None:
+            return open(held, "rb")
+        return self.storage("Reading").openCommittedBlobFile(oid, serial)

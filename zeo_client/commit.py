@@ -8,6 +8,7 @@ from transaction.interfaces import InvalidSavepointRollbackError
 
 from zeo_client.blob import Blob
 from zeo_client.blob_access import BlobAccess
+from zeo_client.export import ImportedObject
 from zeo_client.savepoint import SPOOL_MEMORY_BYTES, Mark, Savepoint, Spool
 from zeo_client.serialize import Jar, ObjectWriter, dotted_name
 from zeo_client.snapshot import InvalidationHub, View
@@ -129,9 +130,7 @@ class Commit:
 
         The objects are as if they were committed: their state may be let go from memory, `load` has it.
         """
-        spool = self._spool
-        if spool is None:
-            spool = self._spool = Spool(self.spool_memory_bytes, blob_parent=self.blobs.temporary_directory)
+        spool = self._spool_of_transaction()
         self._store_changed(spool.store)
         for oid, obj in self._stored.items():
             if oid in self._new:
@@ -139,6 +138,22 @@ class Commit:
             obj._p_changed = False
         self._start_afresh()
         return Savepoint(spool, self._roll_back)
+
+    def take_in(self, objects: Iterable[ImportedObject]) -> None:
+        """Keep new objects, which are in no memory yet, as a savepoint does; if the walk of them raises, none."""
+        savepoint, spool = self.savepoint(), self._spool_of_transaction()
+        try:
+            for oid, data, blob in objects:
+                spool.store(oid, ZERO_TID, data, blob)
+                spool.created[oid] = False
+        except BaseException:
+            savepoint.rollback()
+            raise
+
+    def _spool_of_transaction(self) -> Spool:
+        if self._spool is None:
+            self._spool = Spool(self.spool_memory_bytes, blob_parent=self.blobs.temporary_directory)
+        return self._spool
 
     def load(self, oid: Oid) -> tuple[bytes, Tid]:
         """Return an object's data and serial as of the last savepoint that has it, else of the snapshot."""

@@ -5,21 +5,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 import transaction as transaction_package
 from persistent import PickleCache
-from transaction.interfaces import NoTransaction, TransientError
+from transaction.interfaces import NoTransaction
 
-from zeo_client.blob_access import BlobAccess
+from zeo_client import export
 from zeo_client.commit import Commit
+from zeo_client.export import ExportFile, ImportedObject, Importers
 from zeo_client.historical import HistoricalView
 from zeo_client.prefetch import oids_of
 from zeo_client.root import Root
 from zeo_client.savepoint import Savepoint
-from zeo_client.serialize import ObjectReader, dotted_name
+from zeo_client.serialize import ObjectReader, dotted_name, report_load
 from zeo_client.snapshot import Snapshot, View
-from zeo_core.errors import ConflictError, ConnectionStateError, InvalidObjectReference, ReadOnlyHistoryError
+from zeo_core.errors import (
+    ConnectionStateError,
+    InvalidObjectReference,
+    ReadOnlyHistoryError,
+)
 from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.storage import Prefetches, Syncs
 
@@ -70,6 +75,8 @@ class Connection:
         self._commit = Commit(self, self._cache, db.storage, self._snapshot, db.hub)
         self._commit.large_record_bytes = db.large_record_size
         self._cache_made_at = time.monotonic()
+        self.blobs = self._commit.blobs
+        """The way to the files of the connection's blobs, for them."""
         self._load = self._snapshot.load  # once there is a savepoint, Commit.load
         self._sync = db.storage.sync if before is None and isinstance(db.storage, Syncs) else None
         self._load_count = 0
@@ -208,6 +215,18 @@ class Connection:
             self._load_count = self._commit.stored_count = 0
         return counts
 
+    def exportFile(self, oid: Oid, f: ExportFile | None = None, bufsize: int = 1 << 16) -> IO[bytes]:  # noqa: N802
+        """Write an object and all that it reaches, as committed or of a savepoint, to `f`; see `export.export_file`."""
+        if self.opened is None:
+            self._refuse("export")
+        return export.export_file(self._load, self.blobs, oid, f, bufsize)
+
+    def importFile(self, f: ExportFile, clue: str = "", customImporters: Importers | None = None) -> Any:  # noqa: N802, N803
+        """Take in an export as new objects of this transaction, return the one exported; see `export.import_file`."""
+        if self.opened is None:
+            self._refuse("import")
+        return export.import_file(self, self._db.class_finder(self), f, clue, customImporters or {})
+
     def close(self) -> None:
         """Give the connection back to the database's pool, with the objects in its cache.
 
@@ -321,7 +340,7 @@ class Connection:
             data, serial = self._load(oid)
             self._reader.set_state(obj, data)
         except Exception as error:
-            self._report_load(obj, oid, error)
+            report_load(obj, oid, error)
             raise
         finally:
             self._user = user
@@ -330,14 +349,6 @@ class Connection:
         self._cache.update_object_size_estimation(oid, size)
         obj._p_estimated_size = size
         self._load_count += 1
-
-    def _report_load(self, obj: Any, oid: Oid, error: Exception) -> None:
-        if isinstance(error, ConflictError):
-            if error.class_name is None:
-                error.name_class(dotted_name(obj))
-        elif not isinstance(error, TransientError):
-            # Who reads an attribute seldom expects this, and may catch it too broadly.
-            logger.error("cannot load the state of %s with oid %s", dotted_name(obj), oid_repr(oid), exc_info=True)
 
     def oldstate(self, obj: Any, tid: Tid) -> Any:
         """Return the state that transaction `tid` gave to `obj`; POSKeyError if it gave it none."""
@@ -376,10 +387,11 @@ class Connection:
         self._refuse_to_rewrite_history()
         return self._storage.new_oid()
 
-    @property
-    def blobs(self) -> BlobAccess:
-        """The way to the files of the connection's blobs, for them."""
-        return self._commit.blobs
+    def take_in(self, objects: Iterable[ImportedObject]) -> None:
+        """Add new objects by their records, to be loaded when they are used; none if the walk of them raises."""
+        self._join()
+        self._commit.take_in(objects)
+        self._load = self._commit.load
 
     def adopt(self, obj: Any, oid: Oid | None = None) -> Oid:
         """Give a new object an oid and this connection; until it is committed, an abort takes both away again."""

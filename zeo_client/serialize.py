@@ -5,6 +5,7 @@ objects are found because they can be reached. Reading makes ghosts for the pers
 """
 
 import contextlib
+import logging
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, Final, Protocol
@@ -18,11 +19,13 @@ from zeo_client.broken import Broken, BrokenPickler, find_class, persistent_brok
 from zeo_client.crossing import crossed_into
 from zeo_client.unpicklable import unpicklable_path
 from zeo_client.zodb_names import OWN, written_by_zodb
-from zeo_core.errors import InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
+from zeo_core.errors import ConflictError, InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
 from zeo_core.ids import Oid, oid_repr
 from zeo_core.record import pickle_source
 
-__all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name"]
+__all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name", "report_load"]
+
+logger = logging.getLogger(__name__)
 
 PROTOCOL: Final = 3
 """The pickle protocol of all records."""
@@ -330,6 +333,16 @@ class ObjectReader:
         with contextlib.suppress(KeyError):
             reference.dm = self._jar.get_connection(database_name)
         return reference
+
+
+def report_load(obj: Any, oid: Oid, error: Exception) -> None:
+    """Name the class in a conflict that came instead of the object's state, and log what is no conflict."""
+    if isinstance(error, ConflictError):
+        if error.class_name is None:
+            error.name_class(dotted_name(obj))
+    elif not isinstance(error, TransientError):
+        # Who reads an attribute seldom expects this, and may catch it too broadly.
+        logger.error("cannot load the state of %s with oid %s", dotted_name(obj), oid_repr(oid), exc_info=True)
 
 
 def _own_first(finder: FindClass) -> FindClass:

@@ -44,12 +44,15 @@ __all__ = [
     "RecordFormat",
     "class_name",
     "format_name",
+    "is_blob_record",
     "pickle_source",
     "references",
     "register_format",
     "register_untransform",
     "untransformed",
 ]
+
+_BLOB_CLASS: Final = "ZODB.blob.Blob"
 
 PICKLE: Final = "pickle"
 """The name of the format of records without a prefix."""
@@ -298,3 +301,15 @@ def class_name(data: bytes) -> str:
     """
     data = untransformed(data)
     return _format_of(data).class_name(data)
+
+
+def is_blob_record(data: bytes | None) -> bool:
+    """Tell whether an object's record is a blob's, so that a file belongs to it."""
+    # The bytes are looked for first: most records are of other classes, and reading one takes its time. A compressed
+    # record is longer than a blob's, which is too short to be compressed.
+    if not data or b"ZODB.blob" not in data:
+        return False
+    try:
+        return class_name(data) == _BLOB_CLASS
+    except RecordFormatError:
+        return False

@@ -321,7 +321,7 @@ def test_a_state_that_cannot_be_loaded_is_logged(ann: Session, caplog: pytest.Lo
     ann.conn._cache.new_ghost(pack_id(99), unknown)
     with pytest.raises(POSKeyError):
         _ = unknown.x
-    texts = [record.getMessage() for record in caplog.records if record.name == "zeo_client.connection"]
+    texts = [record.getMessage() for record in caplog.records if record.name == "zeo_client.serialize"]
     name = "tests.client.test_connection.Refractory"
     assert texts == [f"cannot load the state of {name} with oid {each}" for each in (oid, "0x63")]
     assert all(record.exc_info for record in caplog.records)

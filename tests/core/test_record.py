@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+import ZODB.blob
 import ZODB.serialize
 import ZODB.utils
 from hypothesis import example, given, settings
@@ -293,3 +294,13 @@ def test_other_transformations_can_be_registered(monkeypatch: pytest.MonkeyPatch
     for mark in (b"rr", b".", b".rr"):
         with pytest.raises(ValueError, match="full stop and one more byte"):
             record.register_untransform(mark, bytes)
+
+
+# -- blobs
+
+
+def test_a_blob_record_is_told_from_others() -> None:
+    assert record.is_blob_record(ZODB.serialize.ObjectWriter().serialize(ZODB.blob.Blob()))
+    assert not record.is_blob_record(None)
+    assert not record.is_blob_record(b"ZODB.blob but no pickle")
+    assert not record.is_blob_record(stdlib_pickle.dumps(("about", "ZODB.blob.Blob")))

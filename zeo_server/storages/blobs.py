@@ -36,13 +36,12 @@ from io import FileIO
 from threading import Lock
 from typing import IO, Any, NamedTuple, NoReturn
 
-from zeo_core.errors import POSKeyError, RecordFormatError, StorageError, StorageFullError
+from zeo_core.errors import POSKeyError, StorageError, StorageFullError
 from zeo_core.ids import Oid, Tid
-from zeo_core.record import class_name
 from zeo_server.storages import durable
 from zeo_server.storages.blob_layout import MARKER, Layout, choose, file_name, tid_of
 
-__all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob", "is_blob_record", "open_blob_of"]
+__all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob", "open_blob_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,6 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 _COPY_BYTES = 1 << 20
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
-_BLOB_CLASS = "ZODB.blob.Blob"
 
 
 class StagedBlob(NamedTuple):
@@ -61,18 +59,6 @@ class StagedBlob(NamedTuple):
     path: str
     oid: Oid
     tid: Tid
-
-
-def is_blob_record(data: bytes | None) -> bool:
-    """Tell whether an object's record is a blob's, so that a file belongs to it."""
-    # The bytes are looked for first: most records are of other classes, and reading one takes its time. A compressed
-    # record is longer than a blob's, which is too short to be compressed.
-    if not data or b"ZODB.blob" not in data:
-        return False
-    try:
-        return class_name(data) == _BLOB_CLASS
-    except RecordFormatError:
-        return False
 
 
 class BlobFile(FileIO):

@@ -12,9 +12,10 @@ from typing import IO, Any
 
 from zeo_core.errors import POSKeyError, StorageError, UndoError
 from zeo_core.ids import Oid, Tid
+from zeo_core.record import is_blob_record
 from zeo_core.storage import HasBlobs, Loads, ServedStorage
 from zeo_core.transaction import ObjectWrite
-from zeo_server.storages.blobs import BlobFile, BlobStaging, is_blob_record, open_blob_of
+from zeo_server.storages.blobs import BlobFile, BlobStaging, open_blob_of
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 

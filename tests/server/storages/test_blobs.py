@@ -11,13 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import ZODB.blob
-from ZODB.serialize import ObjectWriter
 
 from tests.server.storages.file.test_writer import file_size_limit
 from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid, pack_id
-from zeo_server.storages.blobs import BlobDirectory, BlobFile, StagedBlob, is_blob_record
+from zeo_server.storages.blobs import BlobDirectory, BlobFile, StagedBlob
 
 OID, OTHER = pack_id(0x123), pack_id(0x7FFF)
 FIRST, SECOND, THIRD = pack_id(0x3C8 << 48), pack_id((0x3C8 << 48) + 1), pack_id((0x3C8 << 48) + 2)
@@ -204,13 +202,6 @@ def test_a_blob_hears_of_its_files(blobs: BlobDirectory) -> None:
     assert blob.closed_files == [file]
     with blobs.open_committed(OID, FIRST) as plain:
         assert plain.read() == b"data"
-
-
-def test_a_blob_record_is_told_from_others() -> None:
-    assert is_blob_record(ObjectWriter().serialize(ZODB.blob.Blob()))
-    assert not is_blob_record(None)
-    assert not is_blob_record(b"ZODB.blob but no pickle")
-    assert not is_blob_record(pickle.dumps(("about", "ZODB.blob.Blob")))
 
 
 @pytest.fixture

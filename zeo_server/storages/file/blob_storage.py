@@ -12,9 +12,10 @@ from typing import IO, Any
 
 from zeo_core.errors import FileFormatError, StorageError, UndoError
 from zeo_core.ids import Oid, Tid
+from zeo_core.record import is_blob_record
 from zeo_core.storage import Progress
 from zeo_core.transaction import ObjectWrite, PreparedTransaction
-from zeo_server.storages.blobs import BlobDirectory, BlobStaging, StagedBlob, is_blob_record, open_blob_of
+from zeo_server.storages.blobs import BlobDirectory, BlobStaging, StagedBlob, open_blob_of
 from zeo_server.storages.file.format import TRANSACTION_HEADER_SIZE
 from zeo_server.storages.file.log import Window, parse_header
 from zeo_server.storages.file.reader import Reader
