@@ -15,6 +15,7 @@ from persistent import Persistent
 from zodbpickle.pickle_3 import PicklingError, _Pickler
 
 from zeo_client.zodb_names import OWN
+from zeo_core.zodb_interfaces import ZODBInterfaces
 
 __all__ = ["Broken", "BrokenPickler", "PersistentBroken", "find_class", "persistent_broken", "rebuild"]
 
@@ -33,6 +34,8 @@ class Broken:
     broken_items: Sequence[Any] = ()
     broken_pairs: Sequence[tuple[Any, Any]] = ()
 
+    __providedBy__ = ZODBInterfaces()
+
     def __new__(cls, *args: Any) -> Self:
         """Make an instance that keeps its arguments."""
         self = object.__new__(cls)
@@ -41,6 +44,23 @@ class Broken:
 
     def __init__(self, *args: Any) -> None:
         self._keep("broken_init_args", args)
+
+    # These three are the names of ZODB's IBroken, by which tools look into broken objects.
+
+    @property
+    def __Broken_newargs__(self) -> tuple[Any, ...]:  # noqa: N802
+        """The arguments of `__new__`."""
+        return self.broken_args
+
+    @property
+    def __Broken_initargs__(self) -> tuple[Any, ...] | None:  # noqa: N802
+        """The arguments of a plain call, None if the class was not called."""
+        return self.broken_init_args
+
+    @property
+    def __Broken_state__(self) -> Any:  # noqa: N802
+        """What `__setstate__` would have been given."""
+        return self.broken_state
 
     def _keep(self, name: str, value: object) -> None:
         vars(self)[name] = value
@@ -97,6 +117,11 @@ class PersistentBroken(Broken, Persistent):
     def __getnewargs__(self) -> tuple[Any, ...]:
         args: tuple[Any, ...] = self._p_broken_args
         return args
+
+    @property
+    def __Broken_newargs__(self) -> tuple[Any, ...]:  # noqa: N802
+        """The arguments of `__new__`."""
+        return self.__getnewargs__()
 
     def __getstate__(self) -> Any:
         return self.broken_state

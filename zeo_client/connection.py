@@ -27,6 +27,7 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.storage import Prefetches, Syncs
+from zeo_core.zodb_interfaces import ZODBInterfaces
 
 if TYPE_CHECKING:
     from zeo_client.db import DB
@@ -61,6 +62,8 @@ class Connection:
 
     With `before` it is a historical one: it shows the state before that tid for ever, and commits nothing.
     """
+
+    __providedBy__ = ZODBInterfaces()
 
     def __init__(self, db: "DB", cache_size: int, cache_size_bytes: int, before: Tid | None = None) -> None:
         self._db = db

@@ -169,7 +169,8 @@ class ForeignStorage(Transacts):
         try:
             found = self._load_before(oid, tid)
         except Exception as error:
-            ours = _translated(error)
+            # ZODB's DB takes any KeyError for a missing object, and there are storages that raise just that.
+            ours = errors.POSKeyError(oid) if isinstance(error, KeyError) else _translated(error)
             if ours is None:
                 raise
             raise ours from error

@@ -1,7 +1,8 @@
 """zope.interface declarations for who asks by ZODB's interfaces, without importing ZODB.
 
 Whoever asks `IStorageUndoable.providedBy(storage)` has imported ZODB.interfaces: only then, at the first question, is
-anything declared. A class is declared to implement an interface if it has all of its names.
+anything declared. A class is declared to implement an interface if it, or the first instance that is asked, has all of
+its names.
 """
 
 import sys
@@ -13,6 +14,8 @@ _INTERFACES = (
     "IBlob",
     "IBlobStorage",
     "IBlobStorageRestoreable",
+    "IBroken",
+    "IConnection",
     "IExternalGC",
     "IMultiCommitStorage",
     "IStorage",
@@ -23,7 +26,7 @@ _INTERFACES = (
     "IStorageTransactionInformation",
     "IStorageUndoable",
 )
-"""Those that say what a storage or a blob is; not IMVCCStorage: that one's instances are a connection's own."""
+"""Those that say what an object is or can do; not IMVCCStorage: that one's instances are a connection's own."""
 
 
 class ZODBInterfaces:
@@ -40,8 +43,11 @@ class ZODBInterfaces:
             raise AttributeError("__providedBy__")  # zope.interface then looks for itself, and finds nothing
         if owner not in self._declared:
             found = [getattr(interfaces, name, None) for name in _INTERFACES]
+            own = getattr(instance, "__dict__", ())  # not hasattr, which would load the state of a ghost
             for interface in found:
-                if interface is not None and all(hasattr(owner, name) for name in interface.names(all=True)):
+                if interface is not None and all(
+                    hasattr(owner, name) or name in own for name in interface.names(all=True)
+                ):
                     zope.classImplements(owner, interface)
             self._declared.add(owner)
         return getattr(instance, "__provides__", None) or zope.implementedBy(owner)

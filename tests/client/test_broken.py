@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from persistent import Persistent
+from ZODB.interfaces import IBroken
 from zodbpickle import pickle
+from zope.interface.verify import verifyObject
 
 from zeo_client.broken import Broken, BrokenPickler, PersistentBroken, find_class, persistent_broken, rebuild
 from zeo_client.connection import Connection
@@ -206,6 +208,20 @@ def test_broken_objects_of_a_database_keep_their_state_as_ghosts_too(broken_conn
     keyed._p_deactivate()
     assert keyed.__getnewargs__() == ("key",)
     assert keyed.broken_state == {"x": 3}
+
+
+def test_tools_look_into_broken_objects_by_zodbs_names(broken_conn: Connection) -> None:
+    root = broken_conn.root()
+    for broken in (root["thing"], root["keyed"], root["part"]):
+        assert IBroken.providedBy(broken)
+        verifyObject(IBroken, broken)
+    root["keyed"]._p_deactivate()
+    assert root["keyed"].__Broken_newargs__ == ("key",)
+    assert root["keyed"].__Broken_state__ == {"x": 3}
+    assert root["part"].__Broken_newargs__ == ()
+    assert root["part"].__Broken_initargs__ is None
+    called = find_class("no.such.module", "Name")(1, 2)
+    assert (called.__Broken_newargs__, called.__Broken_initargs__, called.__Broken_state__) == ((1, 2), (1, 2), None)
 
 
 def test_broken_objects_go_into_the_database_unharmed(broken_conn: Connection, gone: ModuleType) -> None:

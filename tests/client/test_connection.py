@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import transaction
 from persistent.mapping import PersistentMapping
+from ZODB.interfaces import IConnection
+from zope.interface.verify import verifyObject
 
 from tests.client.objects import Node, Plain, Session, state_of, write
 from zeo_client.connection import Connection, resetCaches
@@ -26,6 +28,10 @@ from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, pack_id
 from zeo_server.storages.mapping import MappingStorage
 
 # -- objects
+
+
+def test_it_is_what_zodb_calls_a_connection(conn: Connection) -> None:
+    verifyObject(IConnection, conn)
 
 
 def test_the_root_is_a_mapping_and_a_name_space(conn: Connection) -> None:

@@ -14,6 +14,7 @@ import ZODB.POSException
 from transaction import TransactionManager
 from ZODB.tests.hexstorage import HexStorage
 from ZODB.tests.MVCCMappingStorage import MVCCMappingStorage
+from ZODB.tests.test_storage import MinimalMemoryStorage
 
 from tests.client.objects import Node
 from zeo_client.db import DB
@@ -158,6 +159,15 @@ def test_a_missing_object_is_our_error_and_zodbs(theirs: Any) -> None:
         assert isinstance(caught.value, ZODB.POSException.POSKeyError)
     with pytest.raises(POSKeyError):
         storage.load(pack_id(7))  # type: ignore[attr-defined]
+
+
+def test_a_plain_key_error_is_a_missing_object_too() -> None:
+    storage = contract_of(MinimalMemoryStorage())
+    with pytest.raises(POSKeyError) as caught:
+        storage.load_before(pack_id(7), MAX_TID)
+    assert caught.value.oid == pack_id(7)
+    with DB(storage) as db, db.transaction() as conn:
+        assert list(conn.root()) == []
 
 
 def test_a_transaction_that_is_not_in_progress_is_refused(theirs: Any) -> None:

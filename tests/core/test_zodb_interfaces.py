@@ -29,6 +29,17 @@ def test_a_storage_provides_what_it_has_the_names_of(tmp_path: Path) -> None:
     assert not interfaces.IMVCCStorage.providedBy(MappingStorage())
 
 
+def test_names_may_be_the_instances() -> None:
+    class Named:
+        __providedBy__ = ZODBInterfaces()
+
+        def __init__(self) -> None:
+            for name in interfaces.IBroken.names(all=True):
+                setattr(self, name, None)
+
+    assert interfaces.IBroken.providedBy(Named())
+
+
 def test_declarations_on_an_instance_are_kept() -> None:
     class IMine(zope.interface.Interface):
         """Of this test."""
