@@ -96,7 +96,7 @@ OPENERS = frozenset(("open", "io.open", "io.FileIO", "io.open_code", "builtins.o
 
 MACHINERY = ("logging.getLogger", "getLogger", "TypeVar", "ParamSpec")
 
-DURABLE = "zeo_server/storages/durable.py"
+DURABLE = {"zeo_server": "zeo_server/storages/durable.py", "zeo_client": "zeo_client/durable.py"}
 SYNCS = frozenset(("os.fsync", "os.fdatasync"))
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -342,11 +342,12 @@ def _sort_key(name: str) -> tuple[int, list[tuple[int, str]]]:
 
 
 def fsync_in_one_file(root: Path) -> list[str]:
-    """Only zeo_server/storages/durable.py brings bytes to disk, so that its rules are kept in one place."""
+    """Only one module of a package brings bytes to disk, so that its rules are kept in one place."""
     return [
-        f"{path}:{node.lineno}: uses {name}; call a function of {DURABLE} instead"
-        for path, _text, tree in sources(root, *PACKAGES)
-        if path != DURABLE
+        f"{path}:{node.lineno}: uses {name}; call a function of {DURABLE[package]} instead"
+        for package in DURABLE
+        for path, _text, tree in sources(root, package)
+        if path != DURABLE[package]
         for node, name in uses(tree)
         if name in SYNCS
     ]

@@ -42,6 +42,7 @@ class Staging:
     begin_call: bytes
     writes: dict[Oid, Write] = field(default_factory=dict)
     checks: dict[Oid, Tid] = field(default_factory=dict)
+    blobs: dict[Oid, str] = field(default_factory=dict)  # files of ours, for some of the writes
     resolved: frozenset[Oid] = frozenset()
     sent: bool = False
     voted: bool = False
@@ -104,11 +105,15 @@ class Staging:
         self.checks[oid] = serial
 
     def burst(self) -> bytes:
-        """Return the one-way calls that a vote follows: begin, every object, every check. Only once."""
+        """Return the one-way calls that a vote follows: begin, every object without a blob, every check. Only once."""
         self._check_not_sent()
         self.sent = True
         parts = [self.begin_call]
-        parts += [encode_one_way(method, (*args, self.txn_id)) for method, args, _ in self.writes.values()]
+        parts += [
+            encode_one_way(method, (*args, self.txn_id))
+            for oid, (method, args, _) in self.writes.items()
+            if oid not in self.blobs
+        ]
         parts += [
             encode_one_way("checkCurrentSerialInTransaction", (oid, serial, self.txn_id))
             for oid, serial in self.checks.items()

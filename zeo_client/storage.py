@@ -7,9 +7,10 @@ the cache and all invalidations happen in one order, and last_tid moves last (le
 import contextlib
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self, cast
 
 from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
@@ -54,8 +55,21 @@ class ClientStorage(ZODBLog):
     server is away waits up to `reconnect_timeout` seconds, counted from when it was lost, then raises
     ClientDisconnected; a call that is under way when the connection breaks raises it at once. `cache_size` is in bytes.
 
+    `blob_dir` is a directory in which blobs are cached; `blob_cache_size`, in bytes, is what it is brought down to from
+    time to time, whenever `blob_cache_size_check` percent of that have come in. With `shared_blob_dir` it is the very
+    directory of the server, and nothing is cached. Without `blob_dir` there are no blobs.
+
     Any number of threads may use it; their calls are under way together, and so are their transactions.
     """
+
+    def __new__(cls, *_arguments: object, blob_dir: object = None, **_options: object) -> Self:
+        """Make a BlobClientStorage if there is a directory for blobs: only such a one has their methods."""
+        if blob_dir is not None and cls is ClientStorage:
+            # Here, since that one's base is this class.
+            from zeo_client.blob_storage import BlobClientStorage
+
+            return cast(Self, super().__new__(BlobClientStorage))
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -69,6 +83,10 @@ class ClientStorage(ZODBLog):
         reconnect_timeout: float = 5.0,
         read_only: bool = False,
         client_label: str = "",
+        blob_dir: str | os.PathLike[str] | None = None,
+        shared_blob_dir: bool = False,
+        blob_cache_size: int | None = None,
+        blob_cache_size_check: int = 10,
     ) -> None:
         addresses = parse_addresses(addr)
         self._storage = storage
@@ -248,12 +266,21 @@ class ClientStorage(ZODBLog):
         if not self._has(CONCURRENT_TRANSACTIONS):
             self._turns.take(staging)
         channel = self._same_channel(staging)
-        answer = channel.wait(channel.start("vote", (staging.txn_id,), replies.votes, before=staging.burst()))
+        call = channel.start("vote", (staging.txn_id,), replies.votes, before=self._send_staged(channel, staging))
+        self._while_voting(staging)
+        answer = channel.wait(call)
         if isinstance(answer, ConflictError):
             raise answer
         staging.resolved = answer
         staging.voted = True
         return list(staging.resolved)
+
+    def _send_staged(self, channel: Channel, staging: Staging) -> bytes:
+        """Return what is to be sent right before the vote; a subclass may have sent it already."""
+        return staging.burst()
+
+    def _while_voting(self, staging: Staging) -> None:
+        """Do what there is to do while the server votes."""
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
         """Commit. CommitInDoubtError if the connection breaks, or the server makes no sense, before its word."""
@@ -335,6 +362,8 @@ class ClientStorage(ZODBLog):
     def _pushed(self, channel: Channel, method: str, args: tuple[Any, ...]) -> None:
         if method == "info":
             self._update_info(args[0] or {})
+        elif method != "invalidateTransaction":
+            raise RemoteProtocolError(f"the server sent {method} to a client that keeps no blobs")
         elif self._verifying is not None:
             self._verifying.append((args[0], args[1]))
         else:

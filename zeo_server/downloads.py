@@ -19,10 +19,14 @@ from zeo_core.storage import HasBlobs, Loads
 from zeo_core.wire.codec import encode_before_bytes, encode_one_way
 from zeo_server.commit.transaction import Answer
 
-__all__ = ["SLICE_BYTES", "Downloads", "Receiver", "Run"]
+__all__ = ["MESSAGE_BYTES", "SLICE_BYTES", "Downloads", "Receiver", "Run"]
 
-SLICE_BYTES = 1024 * 1024
-"""Bytes of a blob in one message: enough to be worth a thread's while, and at 1 GB/s a load waits 1 ms for one."""
+MESSAGE_BYTES = 128 * 1024
+"""Bytes of a blob in one message: few enough to stay in a processor's cache while they are copied at the other end."""
+
+SLICE_BYTES = 4 * MESSAGE_BYTES
+"""Bytes that are read at once: enough to be worth a thread's while, and at 1 GB/s a load waits half a millisecond."""
+
 
 Run = Callable[[Callable[[], Any]], "asyncio.Future[Any]"]
 """Has a thread call a function."""
@@ -112,18 +116,24 @@ class _OpenBlob:
         self._left = os.fstat(self._file).st_size
 
     def read(self) -> bytes | bytearray:
-        """Return the next message, none at the end; StorageError if the file has become shorter."""
-        size = min(self._left, SLICE_BYTES)
-        head = encode_before_bytes("receiveBlobChunk", self._ids, size)
-        frame = bytearray(len(head) + size)
-        frame[: len(head)] = head
+        """Return the next messages, none at the end; StorageError if the file has become shorter."""
+        total = min(self._left, SLICE_BYTES)
+        sizes = [min(MESSAGE_BYTES, total - start) for start in range(0, total, MESSAGE_BYTES)]
+        heads = [encode_before_bytes("receiveBlobChunk", self._ids, size) for size in sizes]
+        messages = bytearray(total + sum(map(len, heads)))
+        rest = memoryview(messages)
+        places: list[memoryview] = []  # where the file's bytes go, between the heads
+        for head, size in zip(heads, sizes, strict=True):
+            rest[: len(head)] = head
+            places.append(rest[len(head) : len(head) + size])
+            rest = rest[len(head) + size :]
         with self._lock:
-            if not size or self._file is None:
+            if self._file is None or not total:
                 return b""
-            if os.readv(self._file, [memoryview(frame)[len(head) :]]) != size:
+            if os.readv(self._file, places) != total:
                 raise StorageError("the file has become shorter")
-        self._left -= size
-        return frame
+        self._left -= total
+        return messages
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""

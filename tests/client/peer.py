@@ -171,7 +171,11 @@ class Peer:
         self.last_tid = ZERO_TID
         self.last_oid = 1000
         self.extensions: tuple[str, ...] = ()
+        self.interfaces: tuple[tuple[str, str], ...] = ()
+        self.blobs: dict[tuple[Oid, Tid], bytes] = {}
         self._staged: dict[tuple[Link, object], dict[Oid, tuple[Tid, bytes]]] = {}
+        self._coming: dict[Link, bytes] = {}
+        self._brought: dict[tuple[Link, object], dict[Oid, bytes]] = {}
         self._held: dict[str, deque[tuple[Link, Request]]] = {}
         self._came = threading.Condition()
         self._commit = threading.RLock()
@@ -330,7 +334,7 @@ class Peer:
             "name": "peer",
             "length": len(self.revisions),
             "size": 0,
-            "interfaces": (),
+            "interfaces": self.interfaces,
             "extensions": self.extensions,
         }
 
@@ -365,6 +369,26 @@ class Peer:
     def _storea(self, link: Link, oid: Oid, serial: Tid, data: bytes, txn: object) -> None:
         self._staged[link, txn][oid] = serial, data
 
+    def _storeBlobStart(self, link: Link) -> None:  # noqa: N802
+        assert link not in self._coming
+        self._coming[link] = b""
+
+    def _storeBlobChunk(self, link: Link, chunk: bytes) -> None:  # noqa: N802
+        self._coming[link] += chunk
+
+    def _storeBlobEnd(self, link: Link, oid: Oid, serial: Tid, data: bytes, txn: object) -> None:  # noqa: N802
+        self._staged[link, txn][oid] = serial, data
+        self._brought.setdefault((link, txn), {})[oid] = self._coming.pop(link)
+
+    def _sendBlob(self, link: Link, oid: Oid, serial: Tid) -> None:  # noqa: N802
+        if (oid, serial) not in self.blobs:
+            raise POSKeyError(oid)
+        link.send(
+            link.push("receiveBlobStart", oid, serial),
+            link.push("receiveBlobChunk", oid, serial, self.blobs[oid, serial]),
+            link.push("receiveBlobStop", oid, serial),
+        )
+
     def _checkCurrentSerialInTransaction(self, link: Link, oid: Oid, serial: Tid, txn: object) -> None:  # noqa: N802
         return None
 
@@ -377,7 +401,10 @@ class Peer:
 
     def _tpc_finish(self, link: Link, txn: object) -> Tid:
         staged = self._staged.pop((link, txn))
-        return self.commit({oid: data for oid, (_, data) in staged.items()}, by=link)
+        tid = self.commit({oid: data for oid, (_, data) in staged.items()}, by=link)
+        for oid, blob in self._brought.pop((link, txn), {}).items():
+            self.blobs[oid, tid] = blob
+        return tid
 
     def _tpc_abort(self, link: Link, txn: object) -> None:
         self._staged.pop((link, txn), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 import ZODB.interfaces
 
+from zeo_client.blob_storage import BlobClientStorage
 from zeo_client.storage import ClientStorage
 from zeo_core import storage
 from zeo_core.ids import Oid, Tid
@@ -35,6 +36,7 @@ KEPT: list[tuple[type, type]] = [
     (BlobFileStorage, TransactsBlobs),
     (BlobDemoStorage, TransactsBlobs),
     (ClientStorage, Transacts),
+    (BlobClientStorage, TransactsBlobs),
 ]
 
 

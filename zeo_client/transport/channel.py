@@ -163,7 +163,7 @@ class Channel:
             self._cannot_send(fault)
         return calls
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send encoded one-way calls; ClientDisconnected if the connection is lost."""
         with self._sending:
             if self.lost is not None:
@@ -172,7 +172,7 @@ class Channel:
         if fault is not None:
             self._cannot_send(fault)
 
-    def _write(self, data: bytes) -> BaseException | None:
+    def _write(self, data: bytes | bytearray) -> BaseException | None:
         """Send, and return what went wrong: to be told without the lock, which `fail` wants."""
         try:
             self._sock.sendall(data)

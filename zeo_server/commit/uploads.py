@@ -308,12 +308,16 @@ def _stage(
     """Hand files over to the storage's staging and sync them; return it with the paths. StorageError, then all go."""
     stage = storage.stage_blobs()
     try:
-        paths = {oid: stage.take(source.complete()) for oid, source in sources.items() if oid in writes}
+        paths = {oid: stage.take(source.complete()) for oid, source in sources.items() if _has_data(writes.get(oid))}
         stage.sync()
     except BaseException:
         stage.discard()
         raise
     return stage, paths
+
+
+def _has_data(write: ObjectWrite | None) -> bool:
+    return write is not None and write.data is not None  # a later call of the transaction may have deleted it
 
 
 def _failure(path: str, error: OSError) -> StorageError:

@@ -36,10 +36,11 @@ from io import FileIO
 from threading import Lock
 from typing import IO, Any, NamedTuple, NoReturn
 
+from zeo_core.blob_layout import MARKER, Layout, file_name, tid_of
 from zeo_core.errors import POSKeyError, StorageError, StorageFullError
 from zeo_core.ids import Oid, Tid
 from zeo_server.storages import durable
-from zeo_server.storages.blob_layout import MARKER, Layout, choose, file_name, tid_of
+from zeo_server.storages.blob_layout import choose
 
 __all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob", "open_blob_of"]
 

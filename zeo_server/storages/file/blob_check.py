@@ -8,10 +8,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from zeo_core.blob_layout import MARKER
 from zeo_core.errors import FileFormatError, POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid, oid_repr, tid_repr, unpack_id
 from zeo_core.record import is_blob_record
-from zeo_server.storages.blob_layout import MARKER
 from zeo_server.storages.blobs import BlobDirectory
 from zeo_server.storages.file.format import DATA_HEADER, DATA_HEADER_SIZE, LENGTH_SIZE
 from zeo_server.storages.file.log import TransactionHeader, Window
