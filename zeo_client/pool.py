@@ -76,10 +76,13 @@ class ConnectionPool:
         return self._reduce(self.size)
 
     def _reduce(self, size: int) -> list[Connection]:
+        if not self.available or (self.timeout == NEVER_S and len(self.available) <= size):
+            return []
         deadline = time.time() - self.timeout
         kept = [idle for idle in self.available if idle.since >= deadline]
         kept = kept[max(0, len(kept) - size) :]
-        surplus = [idle.connection for idle in self.available if idle not in kept]
+        staying = {id(idle) for idle in kept}
+        surplus = [idle.connection for idle in self.available if id(idle) not in staying]
         self.available = kept
         self.all.difference_update(surplus)
         return surplus

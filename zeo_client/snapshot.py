@@ -50,6 +50,7 @@ class Snapshot:
         self._pending: set[Oid] | None = None  # None: anything may have changed
         self._distrusted = False  # invalidateCache came, and the view has not moved since that was handed over
         self._start: Tid = ZERO_TID
+        self._shown: Tid = ZERO_TID  # the last transaction that it shows, the predecessor of _start
         # Before last_tid is read for the first time: no commit may fall between the two (B41).
         hub.register(self)
 
@@ -65,6 +66,9 @@ class Snapshot:
         last tid is read before that: all up to it has been noted by then (B4), and more of what is noted does no harm.
         """
         last = self._storage.last_tid()
+        if last == self._shown == self._known and self._pending == set() and not self._distrusted:
+            # Without the lock: `note` changes _known first, so what it is adding now is as if it came just after.
+            return set()
         with self._lock:
             if last > self._known:
                 # It moved without announcing what changed: somebody writes to the storage behind the DB's back.
@@ -75,7 +79,7 @@ class Snapshot:
                 # A client that is connected again says invalidateCache first and moves its last tid then (B9). The
                 # view may have looked at the old state in between, so the first move after it is not to be trusted.
                 changed, self._distrusted = None, False
-            self._start = start
+            self._start, self._shown = start, self._known
         return changed
 
     def load(self, oid: Oid) -> tuple[bytes, Tid]:
