@@ -1,0 +1,1 @@
+"""The command `zeo`: everything that talks to a running server, one command a file."""

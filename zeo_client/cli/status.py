@@ -1,0 +1,68 @@
+"""`zeo status`: what a server says of its storages."""
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from zeo_client.cli.place import Place, parse_place
+from zeo_client.monitoring import Figures, ask
+from zeo_core.errors import ConfigurationError
+from zeo_core.ids import tid_to_time
+
+__all__ = ["chosen", "status", "time_of"]
+
+
+@click.command
+@click.argument("where", type=parse_place)
+@click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
+@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
+def status(where: Place, as_json: bool, timeout: float) -> None:
+    r"""Print what the server at WHERE says of its storages: figures since it was started.
+
+    \b
+    Examples:
+        zeo status 127.0.0.1:9672
+        zeo status --json zeo://db.example.org/main
+    """
+    storages = chosen(ask(where.address, timeout), where)
+    if as_json:
+        click.echo(json.dumps(storages, indent=2))
+        return
+    names = dict.fromkeys(key for figures in storages.values() for key in figures)
+    table = Table("", *storages, box=None, pad_edge=False)
+    for key in names:
+        table.add_row(key.replace("_", " "), *(_text(key, figures.get(key)) for figures in storages.values()))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def chosen(storages: dict[str, Figures], where: Place) -> dict[str, Figures]:
+    """Return the figures of the storage that WHERE names, of all if it names none; ConfigurationError if it is not."""
+    if not where.storage:
+        return storages
+    if where.storage not in storages:
+        there = ", ".join(sorted(storages)) or "none"
+        raise ConfigurationError(f"{where.address}: no storage {where.storage!r} there, but {there}")
+    return {where.storage: storages[where.storage]}
+
+
+def time_of(tid: str) -> str:
+    """Return when a transaction was, given its tid as the figures have it."""
+    try:
+        number = bytes.fromhex(tid)
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(tid_to_time(number))) if any(number) else "never"
+    except ValueError:
+        return tid
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if key == "last-transaction":
+        return f"{value} ({time_of(str(value))})"
+    if key == "lock_time":
+        return f"{max(0.0, time.time() - float(value)):.1f} s ago"
+    return f"{value:,}" if type(value) is int else str(value)

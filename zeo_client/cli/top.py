@@ -1,0 +1,69 @@
+"""`zeo top`: what a server is doing, again and again."""
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.status import chosen, time_of
+from zeo_client.monitoring import Figures, ask
+
+__all__ = ["table", "top"]
+
+_COLUMNS: Final = (
+    *("storage", "loads", "stores", "commits", "conflicts", "resolved", "aborts"),
+    *("clients", "open", "waits", "last"),
+)
+_COUNTERS: Final = ("loads", "stores", "commits", "conflicts", "conflicts_resolved", "aborts")
+
+
+@click.command
+@click.argument("where", type=parse_place)
+@click.option("-i", "--interval", type=click.FloatRange(0.05), default=2.0, show_default=True, metavar="SECONDS")
+@click.option("-n", "--count", type=click.IntRange(1), help="End after so many tables; else with Ctrl-C.")
+@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
+def top(where: Place, interval: float, count: int | None, timeout: float) -> None:
+    r"""Show what the server at WHERE does: for each storage, what happens a second, and who waits.
+
+    \b
+    Example:
+        zeo top 127.0.0.1:9672
+    """
+    console = Console(highlight=False)
+    before, before_s = chosen(ask(where.address, timeout), where), time.monotonic()
+    with Live(console=console, auto_refresh=False) as live:
+        try:
+            for _ in range(count) if count else itertools.count():
+                time.sleep(interval)
+                now, now_s = chosen(ask(where.address, timeout), where), time.monotonic()
+                live.update(table(str(where.address), before, now, now_s - before_s), refresh=True)
+                before, before_s = now, now_s
+        except KeyboardInterrupt:
+            pass  # how one leaves
+
+
+def table(title: str, before: Mapping[str, Figures], now: Mapping[str, Figures], elapsed_s: float) -> Table:
+    """Return the table of what happened between two looks at the figures, a row for each storage."""
+    # within the 80 columns of the smallest terminal
+    made = Table(*_COLUMNS, title=f"{title}, per second", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in made.columns[1:-1]:
+        column.justify = "right"
+    for name, figures in now.items():
+        earlier = before.get(name, {})
+        # a server that was restarted counts from 0 again
+        rates = [max(0, figures[key] - earlier.get(key, 0)) / elapsed_s for key in _COUNTERS]
+        made.add_row(
+            name,
+            *(f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.1f}" for rate in rates),
+            str(figures["connections"]),
+            str(figures["active_txns"]),
+            str(figures["waiting"]),
+            time_of(str(figures["last-transaction"])).rpartition(" ")[2],
+        )
+    return made
