@@ -55,6 +55,9 @@ class ClientStorage(ZODBLog):
     server is away waits up to `reconnect_timeout` seconds, counted from when it was lost, then raises
     ClientDisconnected; a call that is under way when the connection breaks raises it at once. `cache_size` is in bytes.
 
+    With `server_sync`, every transaction that is begun makes a round trip first, so that it sees all that any client
+    had committed by then; without, what this client has heard of, which is at most a moment behind.
+
     `blob_dir` is a directory in which blobs are cached; `blob_cache_size`, in bytes, is what it is brought down to from
     time to time, whenever `blob_cache_size_check` percent of that have come in. With `shared_blob_dir` it is the very
     directory of the server, and nothing is cached. Without `blob_dir` there are no blobs.
@@ -83,6 +86,7 @@ class ClientStorage(ZODBLog):
         reconnect_timeout: float = 5.0,
         read_only: bool = False,
         client_label: str = "",
+        server_sync: bool = False,
         blob_dir: str | os.PathLike[str] | None = None,
         shared_blob_dir: bool = False,
         blob_cache_size: int | None = None,
@@ -93,6 +97,7 @@ class ClientStorage(ZODBLog):
         self._name = name or f"{addresses[0]}/{storage}"
         self._read_only = read_only
         self._client_label = client_label
+        self._server_sync = server_sync
         self._cache = MemoryCache(cache_size)
         self._sink: InvalidationSink | None = None
         self._info: dict[str, Any] = {}
@@ -203,6 +208,11 @@ class ClientStorage(ZODBLog):
     def ping(self) -> None:
         """Make a round trip: everything committed before it is known to this client after it."""
         self._channel().call("ping")
+
+    def sync(self, force: bool = True) -> None:
+        """Hear of everything that was committed before, if `server_sync` was asked for; a DB calls this."""
+        if force and self._server_sync:
+            self.ping()
 
     def register_sink(self, sink: InvalidationSink) -> None:
         """Name the DB that hears of other clients' commits."""

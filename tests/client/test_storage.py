@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transaction
 
 from tests.client.peer import Background, Link, Peer, in_threads, until
 from tests.client.storages import Ear, Open, away
+from zeo_client.db import DB
 from zeo_client.storage import ClientStorage
 from zeo_core.errors import ClientDisconnected, POSKeyError, ReadOnlyError
 from zeo_core.ids import MAX_TID, ZERO_TID, pack_id, successor
@@ -337,3 +339,19 @@ def test_a_sink_may_close_the_storage(peer: Peer, storage: ClientStorage) -> Non
         patch.setattr(ear, "invalidate", lambda *_: storage.close())
         peer.commit({A: b"1"})
         until(lambda: not storage.is_connected())
+
+
+def test_a_transaction_may_begin_with_a_round_trip(peer: Peer, opened: Open) -> None:
+    """So that it sees what was committed before, though nothing of it has arrived yet."""
+    lazy, keen = opened(), opened(server_sync=True)
+    for storage, pings in ((lazy, 0), (keen, 1)):
+        db = DB(storage)
+        conn = db.open(manager := transaction.TransactionManager())
+        before = sum(len(link.calls("ping")) for link in peer.links)
+        manager.begin()
+        assert sum(len(link.calls("ping")) for link in peer.links) == before + pings
+        manager.commit()
+        conn.close()
+        assert sum(len(link.calls("ping")) for link in peer.links) == before + pings
+    keen.sync(force=False)
+    assert sum(len(link.calls("ping")) for link in peer.links) == before + 1
