@@ -21,7 +21,7 @@ _CONF = """
 </zeo>
 <filestorage 1>
   path {path}
-</filestorage>
+{blobs}</filestorage>
 <eventlog>
   <logfile>
     path {log}
@@ -33,13 +33,14 @@ _CONF = """
 class RunZEO:
     """A running runzeo on `address`."""
 
-    def __init__(self, directory: Path, path: Path) -> None:
+    def __init__(self, directory: Path, path: Path, blobs: Path | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address: tuple[str, int] = probe.getsockname()
         self._log = directory / "runzeo.log"
         conf = directory / "runzeo.conf"
-        conf.write_text(_CONF.format(port=self.address[1], path=path, log=self._log))
+        section = f"  blob-dir {blobs}\n" if blobs else ""
+        conf.write_text(_CONF.format(port=self.address[1], path=path, blobs=section, log=self._log))
         command = [sys.executable, "-m", "ZEO.runzeo", "-C", str(conf)]
         self._process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._await_port()
@@ -66,16 +67,17 @@ class RunZEO:
         raise AssertionError(f"runzeo did not start; its log:\n{self._log.read_text() if self._log.exists() else ''}")
 
 
-StartRunZEO = Callable[[Path], RunZEO]
+StartRunZEO = Callable[..., RunZEO]
+"""Takes the path of the Data.fs, and of its blob directory if it is to have one."""
 
 
 @pytest.fixture
 def start_runzeo(tmp_path: Path) -> Iterator[StartRunZEO]:
-    """Start runzeo on a Data.fs."""
+    """Start runzeo on a Data.fs, with or without blobs."""
     started: list[RunZEO] = []
 
-    def start(path: Path) -> RunZEO:
-        server = RunZEO(tmp_path, path)
+    def start(path: Path, blobs: Path | None = None) -> RunZEO:
+        server = RunZEO(tmp_path, path, blobs)
         started.append(server)
         return server
 

@@ -44,6 +44,7 @@ ABANDONED_AFTER_S = 24 * 3600
 """Files under tmp/ that are older than this belong to processes that are gone."""
 
 _LAYOUT = "zeocache"
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -114,11 +115,12 @@ class BlobCache:
 
     def keep(self, temporary: str, path: str) -> None:
         """Give a whole, synced temporary file its name; under its lock."""
-        os.chmod(temporary, stat.S_IMODE(os.stat(temporary).st_mode) & ~_WRITABLE)
-        size = os.path.getsize(temporary)
+        found = os.stat(temporary)
+        readers = os.stat(os.path.dirname(path)).st_mode & _READABLE  # whoever shares the directory may read the file
+        os.chmod(temporary, stat.S_IMODE(found.st_mode) & ~_WRITABLE | readers)
         os.rename(temporary, path)
         with self._lock:
-            self._new_bytes += size
+            self._new_bytes += found.st_size
             enough = self._max_bytes is not None and self._new_bytes > self._check_bytes
         if enough:
             self.check()

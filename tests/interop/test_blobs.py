@@ -1,6 +1,5 @@
 """One blob directory, two owners: ZODB's storage and ours take turns; and ZODB's own tests of blobs on our storage."""
 
-import doctest
 import os
 import time
 import unittest
@@ -15,8 +14,8 @@ import ZODB
 import ZODB.interfaces
 from ZODB.blob import Blob, FilesystemHelper, is_blob_record
 from ZODB.FileStorage import FileStorage as ZODBFileStorage
-from ZODB.tests import testblob
 
+from tests.interop.blob_suite import blob_cases, run_case
 from zeo_server.storages.file import FileStorage
 
 Open = Callable[[Path], Any]
@@ -169,53 +168,14 @@ LEFT_OUT = {
 }
 """ZODB's tests of blob storages that cannot pass on ours -> why."""
 
-_EXAMPLES = {
-    # The text of an example -> what is run in its place.
-    r"blob_storage.storeBlob(new_oid, '\0'*8": r"blob_storage.storeBlob(new_oid, b'\0'*8",  # a serial is bytes
-}
-
-_AS_ROOT = "open(blob.committed(), 'w')"
-"""An example that expects a PermissionError, which root does not get: the file would be emptied."""
-
 
 def factory(name: str, blob_dir: str) -> FileStorage:
     return FileStorage(f"{name}.fs", blob_dir=blob_dir)
 
 
-SUITE = testblob.storage_reusable_suite("Ours", factory, test_blob_storage_recovery=True, test_packing=True)
+CASES = blob_cases("Ours", factory, LEFT_OUT, test_blob_storage_recovery=True, test_packing=True)
 
 
-def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
-    for test in suite:
-        if isinstance(test, unittest.TestSuite):
-            yield from cases(test)
-        elif test.id().rpartition(".")[2] not in LEFT_OUT:
-            yield test
-
-
-def adapt(case: Any) -> None:
-    """Let a doctest's errors be in another module than ZODB's, and mend what only ZODB's storage lets pass."""
-    if not isinstance(case, doctest.DocTestCase):
-        return
-    case._dt_optionflags |= doctest.IGNORE_EXCEPTION_DETAIL  # type: ignore[attr-defined]
-    examples = case._dt_test.examples  # type: ignore[attr-defined]
-    for example in examples:
-        for text, instead in _EXAMPLES.items():
-            example.source = example.source.replace(text, instead)
-    if os.geteuid() == 0:
-        examples[:] = [example for example in examples if _AS_ROOT not in example.source]
-
-
-@pytest.mark.parametrize("case", list(cases(SUITE)), ids=lambda case: case.id().rpartition("/")[2])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id().rpartition("/")[2])
 def test_zodbs_own_tests_pass(case: unittest.TestCase) -> None:
-    adapt(case)
-    layer = SUITE.layer
-    result = unittest.TestResult()
-    layer.testSetUp()
-    try:
-        case.run(result)
-    finally:
-        layer.testTearDown()
-    assert result.testsRun == 1
-    assert not result.skipped
-    assert result.wasSuccessful(), "\n".join(text for _case, text in result.errors + result.failures)
+    run_case(case)

@@ -76,8 +76,11 @@ def from_wire(name: object, arguments: object) -> Exception:
         return ServerError(str(name), arguments)
     if cls is UndoError and not _undo_arguments_fit(arguments):
         return ServerError(str(name), arguments)
-    if cls is POSKeyError and not (len(arguments) == 1 and is_id(arguments[0])):
-        return ServerError(str(name), arguments)
+    if cls is POSKeyError:
+        if len(arguments) == 3 and isinstance(arguments[0], str):
+            arguments = arguments[1:2]  # where ZODB misses a blob: a text, the oid and the serial
+        if not (len(arguments) == 1 and is_id(arguments[0])):
+            return ServerError(str(name), arguments)
     return cls(*arguments)
 
 

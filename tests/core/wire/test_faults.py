@@ -238,3 +238,9 @@ def test_an_undo_error_that_makes_no_sense_is_shown_as_it_came(name: str, argume
     made = from_wire(f"ZODB.POSException.{name}", arguments)
     assert isinstance(made, errors.ServerError)
     assert made.arguments == arguments
+
+
+def test_a_missing_blob_of_zodbs_storages_is_known_by_its_oid() -> None:
+    made = from_wire("ZODB.POSException.POSKeyError", ("No blob file at /x", OID, ZERO_TID))
+    assert isinstance(made, errors.POSKeyError)
+    assert made.oid == OID
