@@ -126,6 +126,9 @@ class PersistentBroken(Broken, Persistent):
     def __getstate__(self) -> Any:
         return self.broken_state
 
+    def __repr__(self) -> str:
+        return f"<persistent broken {type(self).__module__}.{type(self).__qualname__} instance {self._p_oid!r}>"
+
     def __setstate__(self, state: Any) -> None:
         self.__dict__["broken_state"] = state
 

@@ -229,7 +229,7 @@ class Commit:
             size = len(data)
             if size >= self.large_record_bytes:
                 self._warn_of_large_record(obj, size)
-            store(oid, getattr(obj, "_p_serial", ZERO_TID), data, file)
+            store(oid, getattr(obj, "_p_serial", None) or ZERO_TID, data, file)
             if oid in new:
                 cache[oid] = obj
             stored[oid] = obj

@@ -112,8 +112,7 @@ class Connection:
             obj = self._commit.new_object(oid)
         if obj is None:
             data, _ = self._load(oid)
-            obj = self._reader.ghost(oid, data)
-            self._cache.new_ghost(oid, obj)
+            obj = self._reader.cached_ghost(oid, data)
         return obj
 
     def __getitem__(self, oid: Oid) -> Any:

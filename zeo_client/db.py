@@ -55,6 +55,9 @@ class DB:
     `class_factory(connection, module, name)` may take the place of importing classes.
     """
 
+    classFactory: ClassFactory | None = None  # noqa: N815 - ZODB's name
+    """How the connections that are opened next find classes: set by `class_factory`, or a method of a subclass."""
+
     def __init__(
         self,
         storage: Transacts | str | None,
@@ -89,7 +92,8 @@ class DB:
         self._cache_size_bytes = cache_size_bytes
         self._historical_cache_size = historical_cache_size
         self._historical_cache_size_bytes = historical_cache_size_bytes
-        self._class_factory = class_factory
+        if class_factory is not None:
+            self.classFactory = class_factory
         self._activity_monitor: Monitor | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -447,9 +451,9 @@ class DB:
 
     def class_finder(self, connection: Connection) -> FindClass:
         """Return how `connection` finds classes."""
-        if self._class_factory is None:
+        if self.classFactory is None:
             return find_class
-        return functools.partial(self._class_factory, connection)
+        return functools.partial(self.classFactory, connection)
 
 
 def _storage(storage: Transacts | str | None, options: dict[str, Any]) -> Transacts:

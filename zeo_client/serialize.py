@@ -221,6 +221,7 @@ class ObjectReader:
         self._jar = jar
         self._cache = cache
         self._find_class = finder if finder is find_class else _own_first(finder)
+        self._loading: dict[Oid, Any] = {}
         self._load_reference = self._reference_loader()
 
     def ghost(self, oid: Oid, data: bytes) -> Any:
@@ -237,6 +238,17 @@ class ObjectReader:
             raise
         except Exception as error:
             raise StateLoadError("an object", oid, f"{type(error).__name__}: {error}") from error
+
+    def cached_ghost(self, oid: Oid, data: bytes) -> Any:
+        """Return the ghost of a record, in the cache; of a class that is persistent itself, with its state."""
+        obj = self._loading[oid] = self.ghost(oid, data)
+        try:
+            # A class has no ghosts: here it loads its state, and is not in the cache before it has it. In its state
+            # there may be references to itself.
+            self._cache.new_ghost(oid, obj)
+        finally:
+            del self._loading[oid]
+        return obj
 
     def set_state(self, obj: Any, data: bytes) -> None:
         """Fill a ghost; StateLoadError if the record, or the class's own code, does not allow it."""
@@ -301,7 +313,8 @@ class ObjectReader:
     def _other(self, reference: Any) -> Any:
         """Return the object for all other kinds of reference."""
         if isinstance(reference, bytes | str):
-            return self._jar.get(_oid(reference))
+            oid = _oid(reference)
+            return self._loading[oid] if oid in self._loading else self._jar.get(oid)
         if len(reference) == 1:
             return self._weak(*reference)
         kind, args = reference

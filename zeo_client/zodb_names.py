@@ -8,10 +8,14 @@ from pickletools import genops
 from typing import Any, Final
 
 from zeo_client.blob import Blob
+from zeo_client.persistent_class import PersistentMetaClass
 
 __all__ = ["OWN", "written_by_zodb"]
 
-OWN: Final[dict[tuple[str, str], Any]] = {("ZODB.blob", "Blob"): Blob}
+OWN: Final[dict[tuple[str, str], Any]] = {
+    ("ZODB.blob", "Blob"): Blob,
+    ("ZODB.persistentclass", "PersistentMetaClass"): PersistentMetaClass,
+}
 """Ours, by ZODB's module and name."""
 
 _RENAMED: Final = {f"{cls.__module__} {cls.__qualname__}": name for name, cls in OWN.items()}

@@ -11,8 +11,9 @@ import pytest
 import transaction
 from persistent.mapping import PersistentMapping
 
-from tests.client.objects import Node
+from tests.client.objects import Node, Slotted
 from zeo_client.broken import Broken
+from zeo_client.connection import Connection
 from zeo_client.db import DB
 from zeo_core.errors import ConflictError, ConnectionStateError, ReadOnlyError, StorageClosedError, StorageError
 from zeo_core.ids import ROOT_OID, ZERO_TID, Tid
@@ -169,6 +170,21 @@ def test_a_class_factory_finds_the_classes(storage: MappingStorage) -> None:
             assert not issubclass(type(conn.root.a), Broken)
         assert ("tests.client.objects", "Node") in asked
         assert db.database_name == "other"
+
+
+def test_a_subclass_may_have_its_way_to_find_classes(storage: MappingStorage) -> None:
+    class Mine(DB):
+        def classFactory(self, connection: Connection, module: str, name: str) -> Any:  # noqa: N802
+            assert connection.db() is self
+            return Slotted if name == "Node" else PersistentMapping
+
+    with Mine(storage).transaction() as conn:
+        conn.root.a = Node(x=1)
+    with Mine(storage) as db, db.transaction() as conn:
+        assert type(conn.root.a) is Slotted
+        db.classFactory = lambda _connection, _module, _name: PersistentMapping  # type: ignore[method-assign, assignment]
+        with db.transaction() as other:
+            assert type(other.root.a) is PersistentMapping
 
 
 def test_last_transaction_of_nothing(storage: MappingStorage) -> None:

@@ -223,7 +223,7 @@ def test_oids_that_python_2_wrote_as_text(conn: Connection) -> None:
 def test_classes_named_by_module_and_name_are_found(conn: Connection) -> None:
     found = read(conn, record_with((X, ("tests.client.objects", "Node")), (Y, ("no.such.module", "Name")))).found
     assert type(found[0]) is Node
-    assert repr(found[1]).startswith("<broken no.such.module.Name")
+    assert repr(found[1]).startswith("<persistent broken no.such.module.Name")
 
 
 def test_a_class_that_has_come_to_want_arguments_is_asked_for_in_its_own_record(conn: Connection) -> None:
