@@ -20,7 +20,6 @@ WITHOUT_EFFECT = {
     "authentication-protocol",
     "authentication-realm",
     "client-conflict-resolution",
-    "invalidation-age",
     "monitor-address",
     "msgpack",
     "packer",

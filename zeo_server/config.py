@@ -79,6 +79,7 @@ class Configuration:
     storages: tuple[StorageSection, ...]
     read_only: bool = False
     invalidation_queue_size: int = 100
+    invalidation_age_s: float | None = None
     transaction_timeout_s: float = 30.0
     pid_filename: str | None = None
     start_logging: Callable[[], object] | None = None
@@ -103,6 +104,7 @@ def load(path: str) -> Configuration:
         storages=storages,
         read_only=zeo.read_only,
         invalidation_queue_size=zeo.invalidation_queue_size,
+        invalidation_age_s=zeo.invalidation_age,
         transaction_timeout_s=zeo.transaction_timeout,
         pid_filename=zeo.pid_filename,
         start_logging=root.eventlog,
@@ -249,8 +251,6 @@ def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:
 def _warnings(zeo: Any) -> list[str]:
     """Return a line for each key of <zeo> that has no effect."""
     keys = [key.replace("_", "-") for key in _REMOVED_KEYS if getattr(zeo, key)]
-    if zeo.invalidation_age is not None:
-        keys.append("invalidation-age")
     if zeo.client_conflict_resolution:
         keys.append("client-conflict-resolution")
     return [f"<zeo>: {key} has no effect" for key in keys]

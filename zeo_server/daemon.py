@@ -90,7 +90,9 @@ async def serve(configuration: Configuration, storages: dict[str, ServedStorage]
                 loop,
                 name=name,
                 timeout_s=configuration.transaction_timeout_s,
-                invalidation_log=InvalidationLog(configuration.invalidation_queue_size, recent),
+                invalidation_log=InvalidationLog(
+                    configuration.invalidation_queue_size, recent, configuration.invalidation_age_s
+                ),
             )
         inherited = systemd.inherited_sockets()
         if inherited:
@@ -175,6 +177,7 @@ class _Reloader:
         for coordinator in self._service.storages.values():
             coordinator.change_timeout(new.transaction_timeout_s)
             coordinator.invalidations.resize(new.invalidation_queue_size)
+            coordinator.invalidations.age_s = new.invalidation_age_s
         for warning in new.warnings:
             _log.warning("%s", warning)
         fixed = {

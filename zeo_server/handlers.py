@@ -5,6 +5,7 @@ what the reply holds. An exception becomes the error reply. The calls that are a
 sendBlob, pack) get a callback for the answer as well, and so do those that are slow and done in a thread.
 """
 
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.commit.uploads import Sender
 from zeo_server.interfaces import interfaces_of
+from zeo_server.invalidation import changes_since
 from zeo_server.iterators import Iterators
 from zeo_server.service import Connection
 
@@ -93,8 +95,14 @@ def _get_size(caller: Caller) -> int:
     return caller.storage.byte_size()
 
 
-def _get_invalidations(caller: Caller, tid: Tid) -> tuple[Tid, Sequence[Oid]] | None:
-    return caller.coordinator.invalidations.since(tid)
+def _get_invalidations(caller: Caller, answer: Answer, tid: Tid) -> None:
+    log = caller.coordinator.invalidations
+    known = log.since(tid)
+    if known is not None or log.age_s is None:
+        answer(known)
+    else:
+        # What is committed meanwhile is pushed to the client, which applies it after this answer (lesson B10).
+        caller.in_thread(partial(changes_since, caller.storage, tid, time.time() - log.age_s), answer)
 
 
 def _load_before(caller: Caller, oid: Oid, tid: Tid) -> Revision | None:
@@ -281,7 +289,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
 
 _LATER = frozenset(
     {
-        *("vote", "tpc_finish", "pack", "sendBlob", "record_iternext", "iterator_gc"),
+        *("getInvalidations", "vote", "tpc_finish", "pack", "sendBlob", "record_iternext", "iterator_gc"),
         *("iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next"),
     }
 )

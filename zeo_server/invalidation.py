@@ -15,7 +15,7 @@ from zeo_core.ids import Oid, Tid, tid_from_time, tid_to_time
 from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Invalidation
 
-__all__ = ["Audience", "InvalidationLog", "Listener", "recent_transactions"]
+__all__ = ["Audience", "InvalidationLog", "Listener", "changes_since", "recent_transactions"]
 
 
 _WALK_MAX = 2000
@@ -46,10 +46,32 @@ def recent_transactions(storage: ServedStorage, size: int) -> list[Invalidation]
     return changes or [Invalidation(last, ())]
 
 
-class InvalidationLog:
-    """The last `size` transactions of a storage, oldest first. It knows what it was seeded with and what was added."""
+def changes_since(storage: ServedStorage, tid: Tid, oldest_s: float) -> tuple[Tid, Sequence[Oid]] | None:
+    """Return the last tid and each oid that changed after `tid`, by walking the storage's tail; for a thread.
 
-    def __init__(self, size: int, seed: Iterable[Invalidation]) -> None:
+    None if `tid` is no transaction of this storage (lesson B12), or from before `oldest_s`, a time.time().
+    """
+    if tid_to_time(tid) < oldest_s:
+        return None
+    walk = iter(storage.transactions(tid))
+    first = next(walk, None)
+    if first is None or first.tid != tid:
+        return None
+    last, changed = tid, set[Oid]()
+    for transaction in walk:
+        last = transaction.tid
+        changed.update(record.oid for record in transaction.records)
+    return last, list(changed)
+
+
+class InvalidationLog:
+    """The last `size` transactions of a storage, oldest first. It knows what it was seeded with and what was added.
+
+    `age_s` says how far back the storage itself is asked for what is not here; not at all if it is None.
+    """
+
+    def __init__(self, size: int, seed: Iterable[Invalidation], age_s: float | None = None) -> None:
+        self.age_s = age_s
         # at least one: the last transaction itself, for clients that have missed nothing
         self._log: deque[Invalidation] = deque(seed, maxlen=max(size, 1))
 

@@ -107,6 +107,7 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
     assert configuration.address == ("127.0.0.1", 8100)
     assert configuration.invalidation_queue_size == 250
     assert configuration.transaction_timeout_s == 60
+    assert configuration.invalidation_age_s == 3600
     assert configuration.pid_filename == "var/zeo.pid"
     assert configuration.start_logging is not None
     assert [(storage.name, storage.what) for storage in configuration.storages] == [
@@ -119,7 +120,6 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
         "authentication-protocol",
         "authentication-database",
         "authentication-realm",
-        "invalidation-age",
         "client-conflict-resolution",
         "packer",
     ]

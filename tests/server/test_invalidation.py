@@ -1,9 +1,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.ids import ZERO_TID, pack_id, tid_to_time, unpack_id
 from zeo_core.transaction import Invalidation, ObjectWrite, PreparedTransaction, TransactionMetadata
-from zeo_server.invalidation import Audience, InvalidationLog, recent_transactions
+from zeo_server.invalidation import Audience, InvalidationLog, changes_since, recent_transactions
 from zeo_server.storages.mapping import MappingStorage
 
 A, B, C = (pack_id(n) for n in (1, 2, 3))
@@ -167,3 +167,22 @@ def test_a_log_of_another_size_keeps_the_newest() -> None:
     log.resize(3)
     log.add(pack_id(6), ())
     assert log.since(pack_id(4)) == (pack_id(6), [])
+
+
+def test_what_changed_is_read_from_the_storage() -> None:
+    storage = MappingStorage()
+    made = committed(storage, [(A,), (B, C), (), (A,)])
+    tids = [entry.tid for entry in made]
+    answer = changes_since(storage, tids[0], 0)
+    assert answer is not None
+    assert (answer[0], sorted(answer[1])) == (tids[-1], [A, B, C])
+    assert changes_since(storage, tids[2], 0) == (tids[-1], [A])
+    assert changes_since(storage, tids[-1], 0) == (tids[-1], [])
+
+
+def test_what_is_too_old_or_not_of_this_storage_is_not_answered() -> None:
+    storage = MappingStorage()
+    (entry,) = committed(storage, [(A,)])
+    assert changes_since(storage, entry.tid, tid_to_time(entry.tid) + 1) is None
+    assert changes_since(storage, pack_id(unpack_id(entry.tid) - 1), 0) is None
+    assert changes_since(storage, pack_id(unpack_id(entry.tid) + 1), 0) is None

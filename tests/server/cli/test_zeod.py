@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures_zeod import StartZeod
 from tests.server.raw_client import RawClient
-from zeo_core.ids import ROOT_OID, ZERO_TID
+from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
 
 
 def refused(directory: Path, *args: str) -> str:
@@ -253,6 +253,25 @@ def test_sighup_reads_the_configuration_anew(start_zeod: StartZeod, tmp_path: Pa
     assert "Transaction timeout after 0.1 seconds" in text
     with RawClient(server.address) as client:
         assert client.commit({ROOT_OID: (ZERO_TID, b"hello")})
+
+
+@pytest.mark.parametrize("age", ["invalidation-age 3600", ""])
+def test_what_a_client_missed_is_read_from_the_storage_if_the_age_says_so(
+    start_zeod: StartZeod, tmp_path: Path, age: str
+) -> None:
+    text = f"<zeo>\naddress 127.0.0.1:0\ninvalidation-queue-size 2\n{age}\n</zeo>\n"
+    (tmp_path / "zeo.conf").write_text(f"{text}<filestorage>\npath {tmp_path}/Data.fs\n</filestorage>\n")
+    server = start_zeod("-C", "zeo.conf")
+    oids = [pack_id(number) for number in range(1, 6)]
+    with RawClient(server.address) as client:
+        tids = [client.commit({oid: (ZERO_TID, b"data")}) for oid in oids]
+        assert client.call("getInvalidations", tids[-2]) == (tids[-1], (oids[-1],))
+        answer = client.call("getInvalidations", tids[0])
+        if age:
+            assert answer[0] == tids[-1]
+            assert set(answer[1]) == set(oids[1:])
+        else:
+            assert answer is None
 
 
 def test_sighup_without_a_file_changes_nothing(start_zeod: StartZeod) -> None:
