@@ -1,6 +1,7 @@
 """The client library: DB, Connection, ClientStorage and what they stand on, and the errors to be ready for."""
 
 from zeo_client.blob import Blob
+from zeo_client.config import database_from_file, database_from_string, database_from_url
 from zeo_client.connection import Connection
 from zeo_client.db import DB
 from zeo_client.opening import open  # noqa: A004 - zeo_client.open is what it is called
@@ -29,5 +30,8 @@ __all__ = [
     "ReadConflictError",
     "ReadOnlyError",
     "Unsupported",
+    "database_from_file",
+    "database_from_string",
+    "database_from_url",
     "open",
 ]

@@ -5,9 +5,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import click
 
-from zeo_client.opening import DEFAULT_PORT
 from zeo_client.storage import ClientStorage
 from zeo_client.transport.address import Address, parse_address
+from zeo_client.uris import DEFAULT_PORT
 from zeo_core.errors import ConfigurationError
 
 __all__ = ["Place", "connect", "parse_place"]
