@@ -60,7 +60,8 @@ class StorageSection:
     """A storage to open: its name for clients ("" if none was given), what it is in a word, and how to open it.
 
     `probe` raises what `open` would, or FileLockedError if another process has it open, and changes nothing.
-    `with_blobs` returns the same one with a directory for blobs, where that is possible.
+    `with_blobs` returns the same one with a directory for blobs, and `open_to_read` opens it beside a server that has
+    it open, where that is possible.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StorageSection:
     warnings: tuple[str, ...] = ()
     probe: Callable[[], None] = lambda: None
     with_blobs: "Callable[[str], StorageSection] | None" = None
+    open_to_read: Callable[[], ServedStorage] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def file_storage(name: str, path: str, **options: Any) -> StorageSection:
         lambda: _open_file(path, **options),
         probe=lambda: probe_file(path, **_as_it_is(path, options)),
         with_blobs=None if has_blobs else with_blobs,
+        open_to_read=lambda: FileStorage(path, **{**options, "create": False, "read_only": True}),
     )
 
 

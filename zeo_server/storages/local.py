@@ -39,6 +39,7 @@ __all__ = [
     "check_writable",
     "import_class",
     "metadata_of",
+    "restored_metadata_of",
     "tid_for",
 ]
 
@@ -103,7 +104,7 @@ def metadata_of(transaction: Any) -> TransactionMetadata:
     return _metadata(transaction, transaction.extension)
 
 
-def _restored_metadata_of(transaction: Any) -> TransactionMetadata:
+def restored_metadata_of(transaction: Any) -> TransactionMetadata:
     """Return what a transaction of another storage says of itself, its extension as it stands in that one's log."""
     return _metadata(transaction, getattr(transaction, "extension_bytes", transaction.extension))
 
@@ -264,7 +265,7 @@ class LocalStorage(ZODBLog, Commits):
         pending = self._pending
         if pending is not None and pending.transaction is transaction:
             raise StorageTransactionError(f"{self._name}: the transaction has begun already")
-        metadata = metadata_of(transaction) if tid is None else _restored_metadata_of(transaction)
+        metadata = metadata_of(transaction) if tid is None else restored_metadata_of(transaction)
         status = status if isinstance(status, bytes) else status.encode("ascii")
         self._commit_lock.acquire()
         self._pending = _Pending(transaction, metadata, tid, status)

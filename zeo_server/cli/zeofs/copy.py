@@ -1,49 +1,98 @@
-"""`zeofs copy`: a database into a new file, transaction by transaction."""
+"""`zeofs copy`: a database to another place, transaction by transaction."""
 
-from collections.abc import Iterator
+import os
+import sys
+from collections import deque
+from contextlib import ExitStack, closing
 
 import click
 
+from zeo_core.errors import StorageError
 from zeo_core.ids import Tid
-from zeo_core.storage import Progress
-from zeo_server.cli.zeofs.present import FILE, count_of, parse_time, work
-from zeo_server.storages.file import FileStorage
-from zeo_server.storages.file.fresh import FreshFile
+from zeo_server.cli.zeofs.places import file_at, open_storage
+from zeo_server.cli.zeofs.present import DIRECTORY, count_of, parse_time, time_text, work
+from zeo_server.storages.blob_layout import find_beside
+from zeo_server.storages.copying import Copy, StorageTarget, Target
+from zeo_server.storages.file.file_target import FileTarget
 
 __all__ = ["copy"]
 
 
 @click.command
-@click.argument("source", type=FILE)
-@click.argument("target", type=FILE)
+@click.argument("source")
+@click.argument("target")
 @click.option("--until", type=parse_time, metavar="TIME", help="Copy the transactions up to TIME only.")
-def copy(source: str, target: str, until: Tid | None) -> None:
-    r"""Copy the database in the file SOURCE to the new file TARGET: all its transactions, with their tids.
+@click.option("--resume", is_flag=True, help="Go on behind what TARGET has, if that is a true beginning of SOURCE.")
+@click.option("--dry-run", is_flag=True, help="Read everything, write nothing.")
+@click.option("--blob-dir", type=DIRECTORY, help="The directory of the blobs of SOURCE, if that is a file.")
+@click.option("--to-blob-dir", type=click.Path(file_okay=False), help="The same for TARGET.")
+@click.option("--blobs/--no-blobs", default=True, help="Leave out the blobs, and copy only their records.")
+def copy(
+    source: str,
+    target: str,
+    until: Tid | None,
+    resume: bool,
+    dry_run: bool,
+    blob_dir: str | None,
+    to_blob_dir: str | None,
+    blobs: bool,
+) -> None:
+    r"""Copy the database SOURCE to TARGET: all its transactions, with their tids and what they undo, and its blobs.
 
-    Works while a server has SOURCE open; the copy is as of the moment at which it begins. Every record is read and
-    laid out anew, so that a copy that is made is whole. TARGET appears when it is complete.
+    \b
+    SOURCE and TARGET are each one of
+        Data.fs, file:///path    a file; a server may have the source open
+        zeo://host:port/name     a storage of a server; zeo:///path/to/socket?storage=name
+        zeo.conf#name            a storage of a zeo.conf; zeo.conf, if it has only one
+        memory://                nowhere: to see whether a copy can be made
 
-    Exit status: 0 if TARGET was made, 2 if not.
+    The copy is as of the moment at which it begins. TARGET must be empty, unless --resume is given. A new file appears
+    when it is complete; until then it is TARGET.part. The blobs of a file are in the directory that is named, or found
+    beside it, or, for a new one, TARGET.blobs.
+
+    Exit status: 0 if all is copied, 1 if SOURCE has lost blobs, 2 if the copy was not made.
 
     \b
     Example:
         zeofs copy Data.fs Copy.fs
         zeofs copy --until 2026-01-31T12:00:00 Data.fs January.fs
+        zeofs copy --resume zeo://old.example.com:8100 zeo.conf#main
     """
-    with FreshFile(target) as fresh:
-        storage = FileStorage(source, read_only=True)
-        try:
-            count = sum(work(_copy(storage, fresh, until), int))
-            fresh.complete()
-        finally:
-            storage.close()
-    click.echo(f"{target}: {count_of(count, 'transaction')} copied")
+    with ExitStack() as opened:
+        path = file_at(source)
+        found = (blob_dir or (find_beside(path) if path else None)) if blobs else None
+        storage = opened.enter_context(closing(open_storage(source, read_only=True, blob_dir=found)))
+        to = _target(opened, target, to_blob_dir, resume=resume, dry_run=dry_run)
+        done = Copy(storage, to, until=until, resume=resume, dry_run=dry_run, blobs=blobs)
+        _run(done, target)
+        if isinstance(to, FileTarget):
+            to.complete()
+    would = "would be " if dry_run else ""
+    compared = f", {done.compared:,} compared that were there" if resume else ""
+    with_blobs = f" with {count_of(done.blobs, 'blob')}" if done.blobs else ""
+    click.echo(f"{target}: {count_of(done.transactions, 'transaction')}{with_blobs} {would}copied{compared}")
+    if done.lost_blobs:
+        click.echo(f"{source}: {count_of(done.lost_blobs, 'blob')} could not be copied: the source does not have them")
+        sys.exit(1)
 
 
-def _copy(storage: FileStorage, fresh: FreshFile, until: Tid | None) -> Iterator[Progress | int]:
-    """Copy the transactions; yield 1 for each, and how many bytes are done."""
-    total = storage.byte_size()
-    for transaction in storage.transactions(stop=until):
-        fresh.add(transaction.tid, transaction.status, transaction.metadata, transaction.records)
-        yield 1
-        yield Progress("copying", min(fresh.size, total), total)
+def _target(opened: ExitStack, target: str, blob_dir: str | None, *, resume: bool, dry_run: bool) -> Target:
+    path = file_at(target)
+    if path is None or (resume and os.path.exists(path)):
+        beside = find_beside(path) if path else None
+        storage = open_storage(target, read_only=dry_run, blob_dir=blob_dir or beside)
+        return StorageTarget(opened.enter_context(closing(storage)))
+    if dry_run:
+        return StorageTarget(opened.enter_context(closing(open_storage("memory://", read_only=False))))
+    if os.path.exists(path + ".part") and not resume:
+        raise StorageError(f"{path}.part: left by a copy that was cut short: go on with --resume, or remove it")
+    return opened.enter_context(FileTarget(path, blob_dir or path + ".blobs"))
+
+
+def _run(done: Copy, target: str) -> None:
+    try:
+        deque(work(done.steps()), maxlen=0)
+    except BaseException:
+        if done.transactions:
+            click.echo(f"{target}: copied up to {time_text(done.last_tid)}; --resume goes on from there", err=True)
+        raise

@@ -1,16 +1,19 @@
 """Writing a whole new Data.fs, transaction by transaction with the tids they have: for copies and for salvage.
 
-The file is built under another name and takes its own when it is complete and on disk, so that a work that is cut short
-leaves nothing that looks like a database. There is no sync for each transaction, as FileStorage has.
+The file is built under another name, `.part` appended, and takes its own when it is complete and on disk, so that a
+work that is cut short leaves nothing that looks like a database. There is no sync for each transaction, as FileStorage
+has. What is left of a copy can be gone on with.
 """
 
+import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Self
 
-from zeo_core.errors import StorageError
+from zeo_core.errors import FileFormatError, FileLockedError, StorageError
 from zeo_core.ids import ZERO_TID, Oid, Tid, tid_repr, unpack_id
-from zeo_core.transaction import RecordedObject, TransactionMetadata
+from zeo_core.transaction import RecordedObject, RecordedTransaction, TransactionMetadata
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import (
     DATA_HEADER,
@@ -20,8 +23,11 @@ from zeo_server.storages.file.format import (
     TRANSACTION_HEADER,
     TRANSACTION_HEADER_SIZE,
 )
+from zeo_server.storages.file.log import Log, Window
 from zeo_server.storages.file.numbers import Numbers
 from zeo_server.storages.file.reader import Descriptor, Reader
+from zeo_server.storages.file.recover import record_positions
+from zeo_server.storages.file.walk import Damage, Walk, open_reader
 from zeo_server.storages.file.writer import failure
 
 __all__ = ["FreshFile", "refuse_existing"]
@@ -36,27 +42,54 @@ def refuse_existing(path: str) -> None:
 
 
 class FreshFile:
-    """A Data.fs in the making. A context manager: leaving it without `complete` removes what was written."""
+    """A Data.fs in the making. A context manager: leaving it without `complete` removes what was written.
 
-    def __init__(self, path: str) -> None:
+    With `keep` it stays under its other name, and one that is there is gone on with, behind its last whole transaction.
+    """
+
+    def __init__(self, path: str, *, keep: bool = False) -> None:
         """Begin the file that is to be `path`; StorageError if that exists."""
         refuse_existing(path)
         self._path = path
         self._temporary = path + ".part"
+        self._keep = keep
+        self._complete = False
         self._descriptor = self._create()
+        try:
+            fcntl.flock(self._descriptor.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise FileLockedError(self._temporary) from None
         self._reader = Reader(self._temporary, self._descriptor)
         self._positions = Numbers()
         self._pieces: list[bytes] = [MAGIC]
         self._waiting = self._end = MAGIC_SIZE
         self._flushes = 0
         self._last_tid = ZERO_TID
+        if not keep:
+            os.ftruncate(self._descriptor.fd, 0)
+        elif os.fstat(self._descriptor.fd).st_size:
+            self._go_on()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if os.path.exists(self._temporary):
+        if self._complete:
+            return
+        if self._keep and self._last_tid != ZERO_TID:
+            with suppress(StorageError):  # a full disk, perhaps: there is less to go on with then
+                self._flush()
+        elif os.path.exists(self._temporary):
             os.unlink(self._temporary)
+
+    def last_tid(self) -> Tid:
+        """Return the tid of the last transaction so far."""
+        return self._last_tid
+
+    def transactions(self) -> Iterator[RecordedTransaction]:
+        """Walk the transactions so far."""
+        self._flush()
+        return Log(self._reader, self._end).transactions(None, None)
 
     @property
     def size(self) -> int:
@@ -95,6 +128,7 @@ class FreshFile:
         try:
             durable.sync_file(self._descriptor.fd)
             durable.replace_file(self._temporary, self._path)
+            self._complete = True
         except OSError as error:
             raise failure(self._path, error) from error
 
@@ -138,8 +172,25 @@ class FreshFile:
         except OSError as error:
             raise failure(self._temporary, error) from error
 
+    def _go_on(self) -> None:
+        """Take what is there up to where whole transactions end, and cut off the rest."""
+        self._pieces, self._waiting = [], 0
+        window = Window(self._descriptor, os.fstat(self._descriptor.fd).st_size)
+        for part in Walk(open_reader(self._temporary)).parts():
+            if isinstance(part, Damage) or part.tid <= self._last_tid:
+                break
+            try:
+                entries = record_positions(self._temporary, window, part)
+            except FileFormatError:
+                break
+            for prefix, positions in entries.items():
+                for suffix, position in positions.items():
+                    self._positions.set(unpack_id(prefix + suffix), int.from_bytes(position))
+            self._end, self._last_tid = part.end, part.tid
+        os.ftruncate(self._descriptor.fd, self._end)
+
     def _create(self) -> Descriptor:
         try:
-            return Descriptor(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            return Descriptor(self._temporary, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise failure(self._temporary, error) from error
