@@ -1,5 +1,6 @@
 """Several databases: connections that are open together, and references from one to another."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from zeo_client.connection import Connection
 from zeo_client.crossing import crossed_into
 from zeo_client.db import DB
 from zeo_core.errors import ConnectionStateError, InvalidObjectReference, POSKeyError
-from zeo_core.ids import Oid, successor
+from zeo_core.ids import successor
 from zeo_server.storages.mapping import MappingStorage
 
 Pair = tuple[Connection, Connection]
@@ -215,15 +216,20 @@ def test_reading_a_reference_loads_nothing_of_the_other_database(pair: Pair, two
     assert conn.get_connection("1").getTransferCounts() == (0, 0)
 
 
+def pack_away(conn: Connection) -> None:
+    """Remove the target: a pack knows only its own database."""
+    del conn.root.target
+    commit(conn)
+    conn.db().pack(time.time() + 1)
+
+
 def test_a_target_that_is_gone_is_told_when_it_is_used(pair: Pair, two: DB) -> None:
     first, second = pair
     first.root.target = target = Node()
     commit(first)
     second.root.referrer = Node(target=target, own=1)
     commit(first)
-    oid: Oid = target._p_oid
-    storage: Any = first._storage
-    del storage._revisions[oid]  # as a pack does that knows only its own database
+    pack_away(first)
     conn = reopened(two)
     assert conn.root.referrer.own == 1
     with pytest.raises(POSKeyError):
@@ -351,8 +357,7 @@ def test_weak_references_across_databases(pair: Pair, two: DB) -> None:
     conn = reopened(two)
     found = conn.root.weak()
     assert found is conn.get_connection("1").root.target
-    storage: Any = first._storage
-    del storage._revisions[target._p_oid]
+    pack_away(first)
     assert reopened(two).root.weak() is None
 
 
