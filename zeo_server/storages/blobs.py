@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
+from struct import Struct
 from threading import Lock
 from typing import IO, Any, NamedTuple, NoReturn
 
@@ -50,6 +51,7 @@ _STAGING_PREFIX = "staged-"
 _ABANDONED_AFTER_S = 24 * 3600  # files under tmp/ of clients that share the directory may be in use for a while
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _COPY_BYTES = 1 << 20
+_FOUND = Struct(">8s8sQ")
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
@@ -230,7 +232,9 @@ class BlobDirectory:
     def remove_unkept(
         self, is_kept: Callable[[Oid, Tid], bool], newest: Tid, *, keep_old: bool = False
     ) -> Iterator[tuple[int, int]]:
-        """Remove the blobs up to transaction `newest` whose record a pack did not keep: a walk of (steps done, total).
+        """Remove the blobs up to transaction `newest` whose record a pack did not keep: a walk of (bytes done, total).
+
+        The bytes are those of the files that were looked at, twice if they are kept beside as well.
 
         To be walked after the pack's switch (lesson B37): cut short, it leaves files that the next pack removes. Blobs
         later than `newest`, the last published tid, may wait for their mark. `keep_old` keeps all that were there
@@ -241,20 +245,22 @@ class BlobDirectory:
         with _reported(old):
             if os.path.lexists(old):
                 shutil.rmtree(old)
-        # 16 bytes for each file: there may be millions.
-        found = bytearray().join(oid + tid for oid, tid, _path in self.files() if tid <= newest)
-        done, total = 0, len(found) // 16 * (2 if keep_old else 1)
+        found = _Found()
+        for oid, tid, path in self.files():
+            if tid <= newest:
+                found.add(oid, tid, path)
+        done, total = 0, found.byte_count * (2 if keep_old else 1)
         if keep_old:
             # All of them first: from then on there is one directory in which Data.fs.old has its blobs.
-            for oid, tid in _ids(found):
+            for oid, tid, size in found:
                 with _reported(old):
                     self._keep(old, self.path_of(oid, tid))
-                done += 1
+                done += size
                 yield done, total
-        for oid, tid in _ids(found):
+        for oid, tid, size in found:
             if not is_kept(oid, tid):
                 self._remove_packed(self.path_of(oid, tid))
-            done += 1
+            done += size
             yield done, total
 
     def _keep(self, old: str, path: str) -> None:
@@ -327,9 +333,21 @@ class BlobDirectory:
                 yield from self._files(path, (*names, name))
 
 
-def _ids(found: bytearray) -> Iterator[tuple[Oid, Tid]]:
-    for start in range(0, len(found), 16):
-        yield bytes(found[start : start + 8]), bytes(found[start + 8 : start + 16])
+class _Found:
+    """Blobs and their sizes, in 24 bytes each: there may be millions."""
+
+    def __init__(self) -> None:
+        self._rows = bytearray()
+        self.byte_count = 0
+
+    def add(self, oid: Oid, tid: Tid, path: str) -> None:
+        with suppress(FileNotFoundError):  # removed by somebody else's hand
+            size = os.lstat(path).st_size
+            self._rows += _FOUND.pack(oid, tid, size)
+            self.byte_count += size
+
+    def __iter__(self) -> Iterator[tuple[Oid, Tid, int]]:
+        return _FOUND.iter_unpack(self._rows)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def test_a_repeated_blob_outlives_the_one_that_it_repeats(blobs: BlobDirectory) 
     commit(blobs, OID, FIRST, b"data")
     staging = blobs.stage()
     staged = staging.repeat(blobs.load(OID, FIRST))
-    assert list(blobs.remove_unkept(lambda _oid, _tid: False, FIRST)) == [(1, 1)]
+    assert list(blobs.remove_unkept(lambda _oid, _tid: False, FIRST)) == [(4, 4)]
     staging.sync()
     blobs.place([StagedBlob(staged, OID, SECOND)])
     assert Path(blobs.load(OID, SECOND)).read_bytes() == b"data"
@@ -136,9 +136,9 @@ def test_files_of_an_unfinished_transaction_are_removed(blobs: BlobDirectory) ->
 
 def test_a_pack_removes_what_is_not_kept(blobs: BlobDirectory) -> None:
     for oid, tid in ((OID, FIRST), (OID, SECOND), (OTHER, FIRST), (OID, THIRD)):
-        commit(blobs, oid, tid, b"data")
+        commit(blobs, oid, tid, b"data" if tid == FIRST else b"larger data")
     steps = list(blobs.remove_unkept(lambda oid, tid: (oid, tid) == (OID, SECOND), SECOND))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert steps == [(4, 19), (15, 19), (19, 19)]
     assert names(blobs) == [(OID, SECOND), (OID, THIRD)]
     assert not os.path.exists(blobs.getPathForOID(OTHER))
     assert not os.path.exists(blobs.path + ".old")
@@ -147,7 +147,8 @@ def test_a_pack_removes_what_is_not_kept(blobs: BlobDirectory) -> None:
 def test_a_pack_can_keep_all_that_was_there(blobs: BlobDirectory) -> None:
     commit(blobs, OID, FIRST, b"first")
     commit(blobs, OID, SECOND, b"second")
-    list(blobs.remove_unkept(lambda _oid, tid: tid == SECOND, SECOND, keep_old=True))
+    steps = list(blobs.remove_unkept(lambda _oid, tid: tid == SECOND, SECOND, keep_old=True))
+    assert steps == [(5, 22), (11, 22), (16, 22), (22, 22)]
     old = BlobDirectory(blobs.path + ".old", read_only=True)
     assert old.layout is blobs.layout
     assert names(old) == [(OID, FIRST), (OID, SECOND)]

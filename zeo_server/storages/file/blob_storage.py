@@ -137,8 +137,8 @@ class BlobFileStorage(FileStorage):
     ) -> Generator[Progress, None, None]:
         """Pack step by step; after the switch, the files go that belong to no record that was kept (lesson B37).
 
-        In the phase `blobs` it is steps, one or two a file, that are counted. With `keep_old` there is a directory
-        `.old` of all blobs as they were, beside the blob directory.
+        The phase `blobs` counts the bytes of the files that were looked at, twice with `keep_old`: then there is a
+        directory `.old` of all blobs as they were, beside the blob directory.
         """
         before = self._opened()
         yield from super().pack_steps(until_s, gc=gc, keep_old=keep_old)
