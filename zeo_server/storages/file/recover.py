@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zeo_core.errors import FileFormatError
-from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
+from zeo_core.ids import ROOT_OID, ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import (
     DATA_HEADER,
@@ -41,6 +41,7 @@ BeforeCut = Callable[[Reader, int], None]
 """Called before the bytes of a file from a position on are cut off."""
 
 _CHECKED_RECORDS = 100  # how many records a saved index is tried on before it is believed
+_CHECKED_LAST = 1000  # and how many of the last transaction's are looked at in any case
 _SEARCH_BYTES = 1 << 20
 _CLOCK_SLACK_S = 60
 
@@ -86,8 +87,35 @@ def read_contents(
         if before_cut is not None:
             before_cut(reader, tail.end)
         _cut(reader, tail, size)
+    _check_last(reader, tail.end)
     _warn_of_future(reader.path, tail.last_tid)
     return Contents(index, tail.end, tail.last_tid, tail.end - start)
+
+
+def _check_last(reader: Reader, end: int) -> None:
+    """Look at the records of the last transaction, where damage is most likely; FileFormatError if there is any.
+
+    A record with another oid or tid than it was written with would show a part of the transaction only. That its
+    pointers lead to records of its object tells most of such damage; there is no checksum in a Data.fs.
+    """
+    header = next(Log(reader, end).headers_backwards(), None)
+    if header is None or header.status == STATUS_UNDONE:
+        return
+    position = header.records_start
+    for _ in range(_CHECKED_LAST):
+        if position >= header.records_end:
+            return
+        oid = os.pread(reader.descriptor.fd, len(ROOT_OID), position)
+        record = reader.header(oid, position)
+        if record.tid != header.tid:
+            raise FileFormatError(reader.path, position, "a record with another tid than its transaction's")
+        for pointer in filter(None, (record.previous, record.back)):
+            try:
+                reader.header(oid, pointer)
+            except FileFormatError as error:
+                reason = f"a record of oid {oid_repr(oid)} points to byte {pointer}, which has none of it"
+                raise FileFormatError(reader.path, position, reason) from error
+        position += DATA_HEADER_SIZE + (record.size or LENGTH_SIZE)
 
 
 def _warn_of_future(path: str, last_tid: Tid) -> None:

@@ -257,5 +257,28 @@ def test_tids_that_do_not_grow_or_lie_in_the_future_are_told(tmp_path: Path, cap
     assert "tids do not grow" in caplog.messages[0]
     caplog.clear()
     future = tid_from_time(4e9)
-    assert open_file(tmp_path, file.patched(file.starts[2], future)).last_tid == future
+    for position in (file.starts[2], *(record + 8 for record in file.records[2])):
+        file.content = file.patched(position, future)
+    assert open_file(tmp_path, file.content).last_tid == future
     assert "from the future" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "reason"),
+    [
+        (8, pack_id(2), "another tid"),
+        (0, pack_id(3), "points to byte 31, which has none of it"),
+        (23, b"\x2a", "points to byte 42, which has none of it"),
+    ],
+    ids=["tid", "oid", "previous record"],
+)
+def test_damaged_records_of_the_last_transaction_are_refused(
+    tmp_path: Path, offset: int, data: bytes, reason: str
+) -> None:
+    file = File().add((A, b"a1"), metadata=(b"user", b"", b"")).add((B, b"b2")).add((A, b"a3"), (B, b"b3"))
+    position = file.records[2][0]
+    with pytest.raises(FileFormatError, match=reason) as caught:
+        open_file(tmp_path, file.patched(position + offset, data))
+    assert caught.value.position == position
+    file.add((C, b"c4"))  # an earlier one is looked at when it is read
+    assert open_file(tmp_path, file.patched(position + offset, data)).last_tid == pack_id(4)
