@@ -41,7 +41,7 @@ from zeo_server.storages.file.reader import Descriptor, Reader
 __all__ = ["Output", "PackedFile"]
 
 _BLOCK_BYTES = 1 << 20
-_SYNC_BYTES = 16 << 20  # little at a time: a sync of much would hold up the commits' syncs on the same disk
+_SYNC_BYTES = 2 << 20  # little at a time: the commits' syncs wait for it (16 MB: 22 ms at worst, 2 MB: 15)
 _RESERVE_BYTES = 32 << 20  # left free for the commits that go on meanwhile
 
 
