@@ -49,7 +49,7 @@ def main(repeats: int) -> None:
         click.echo(f"echo to another process: {limits.echo_us(3000):.1f} us")
         click.echo(f"append and fsync:        {limits.append_fsync_us(500):.1f} us")
         with serve("zeo", paths["zeo"]) as zeo, serve("zeod", paths["zeod"]) as zeod:
-            _print_table(_measure({"zeo": zeo, "zeod": zeod}, repeats))
+            _print_table(_measure({"zeo": zeo.port, "zeod": zeod.port}, repeats))
 
 
 if __name__ == "__main__":

@@ -1,100 +1,36 @@
-"""Pack a Data.fs with zeod's FileStorage and with ZODB's, while one thread loads and another commits.
+"""Pack a served Data.fs, by zeod and by runzeo, while one client process loads and another commits.
 
-    python -m benchmarks.pack [--objects N] [--revisions N] [--idle]
+    python -m benchmarks.pack [--objects N] [--revisions N] [--only zeod] [--idle]
 
-Each storage packs a copy of the same file in a process of its own. Prints the time the pack took, how long single loads
-and commits took meanwhile, and how much memory the process and the packer had at most.
+Each server packs a copy of the same file, alternating. Prints the time the pack took, how long single loads and commits
+took meanwhile, and how much memory the server and its packer had at most.
 """
 
 import contextlib
-import json
 import multiprocessing
+import os
 import random
-import resource
 import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
-from zodbpickle import binary, pickle
 
-from zeo_core.ids import ZERO_TID, pack_id
-from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
-from zeo_server.storages.file import FileStorage
+from benchmarks.servers import KINDS, Server, connect, serve
+from benchmarks.trees import children, record, write_tree
+from zeo_core.ids import pack_id
 
-KINDS = ("zodb", "zeod")
-_FAN_OUT = 100
-_PER_TRANSACTION = 10
 _LATEST = b"\x7f" + b"\xff" * 7
 _FUTURE_S = 3600
-_PAUSE_S = 0.001  # between two loads: a client's, which has something else to do as well
-
-
-class _Reference:
-    def __init__(self, number: int) -> None:
-        self.oid = binary(pack_id(number))
-
-
-def _record(numbers: range, text: str) -> bytes:
-    file = BytesIO()
-    pickler = pickle.Pickler(file, 3)
-    pickler.persistent_id = lambda value: (value.oid, ("module", "Class")) if isinstance(value, _Reference) else None
-    pickler.dump(("persistent.mapping", "PersistentMapping"))
-    pickler.dump({"data": {"items": [_Reference(number) for number in numbers], "text": text}})
-    return file.getvalue()
-
-
-def _children(number: int, objects: int) -> range:
-    """Return the objects that object `number` refers to: all of them make a tree."""
-    first = 1 + number * _FAN_OUT
-    return range(first, min(first + _FAN_OUT, objects))
-
-
-def make_file(path: Path, objects: int, revisions: int) -> None:
-    """Write `revisions` revisions of a tree of `objects` objects, 300 bytes each."""
-    chance = random.Random(1)
-    storage = FileStorage(path)
-    order = [*range(objects), *[chance.randrange(objects) for _ in range(revisions - objects)]]
-    for start in range(0, len(order), 20_000):
-        transactions: list[PreparedTransaction] = []
-        seen: set[int] = set()
-        for first in range(start, min(start + 20_000, len(order)), _PER_TRANSACTION):
-            numbers = dict.fromkeys(order[first : first + _PER_TRANSACTION])
-            # No two transactions of a group touch one object.
-            if not seen.isdisjoint(numbers):
-                storage.publish(storage.write_group(transactions))
-                transactions, seen = [], set()
-            seen.update(numbers)
-            writes = [
-                ObjectWrite(pack_id(n), ZERO_TID, _record(_children(n, objects), chance.randbytes(100).hex()))
-                for n in numbers
-            ]
-            transactions.append(PreparedTransaction(TransactionMetadata(b"user"), tuple(writes)))
-        storage.publish(storage.write_group(transactions))
-    storage.close()
-
-
-def _open(kind: str, path: str) -> tuple[Any, Callable[[], None]]:
-    """Return a storage and what packs it."""
-    if kind == "zodb":
-        import ZODB.FileStorage
-        from ZODB.serialize import referencesf
-
-        zodb = ZODB.FileStorage.FileStorage(path)
-        return zodb, lambda: zodb.pack(time.time() + _FUTURE_S, referencesf)
-    storage = FileStorage(path)
-
-    def pack() -> None:
-        for _ in storage.pack_steps(time.time() + _FUTURE_S):
-            pass
-
-    return storage, pack
+_LOAD_PAUSE_S = 0.001  # between two loads: a client's, which has something else to do as well
+_COMMIT_PAUSE_S = 0.01
+_PROCESS_START_S = 60
+_SAMPLE_S = 0.02
 
 
 class _Metadata:
@@ -106,77 +42,143 @@ class _Metadata:
         self.extension: dict[str, Any] = {}
 
 
-class _Work:
-    """Loads in one thread, commits in another, until `stop`."""
-
-    def __init__(self, storage: Any, objects: int) -> None:
-        self._storage = storage
-        self._objects = objects
-        self._stopped = threading.Event()
-        self.loads_s: list[float] = []
-        self.commits_s: list[float] = []
-        self._threads = [threading.Thread(target=work) for work in (self._load, self._commit)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """End both threads."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _load(self) -> None:
-        chance = random.Random(2)
-        while not self._stopped.wait(_PAUSE_S):
-            oid = pack_id(chance.randrange(self._objects))
-            start = time.perf_counter()
-            self._storage.loadBefore(oid, _LATEST)
-            self.loads_s.append(time.perf_counter() - start)
-
-    def _commit(self) -> None:
-        chance = random.Random(3)
-        while not self._stopped.wait(10 * _PAUSE_S):
-            number = chance.randrange(self._objects)
-            oid = pack_id(number)
-            transaction = _Metadata()
-            record = _record(_children(number, self._objects), "committed during the pack")
-            start = time.perf_counter()
-            self._storage.tpc_begin(transaction)
-            self._storage.store(oid, self._storage.loadBefore(oid, _LATEST)[1], record, "", transaction)
-            self._storage.tpc_vote(transaction)
-            self._storage.tpc_finish(transaction)
-            self.commits_s.append(time.perf_counter() - start)
-
-
-def _measure(kind: str, path: str, objects: int, idle: bool, result_path: str) -> None:
-    storage, pack = _open(kind, path)
-    work = None if idle else _Work(storage, objects)
+def _load(storage: Any, chance: random.Random, objects: int) -> float:
+    oid = pack_id(chance.randrange(objects))
     start = time.perf_counter()
-    pack()
-    result: dict[str, Any] = {"pack": time.perf_counter() - start, "size": storage.getSize()}
-    if work is not None:
-        work.stop()
-        for name, times in (("load", work.loads_s), ("commit", work.commits_s)):
-            result[f"{name} p99"] = statistics.quantiles(times, n=100)[98] * 1000
-            result[f"longest {name}"] = max(times) * 1000
-            result[f"{name}s"] = len(times)
+    storage.loadBefore(oid, _LATEST)
+    elapsed = time.perf_counter() - start
+    time.sleep(_LOAD_PAUSE_S)
+    return elapsed
+
+
+def _commit(storage: Any, chance: random.Random, objects: int) -> float:
+    number = chance.randrange(objects)
+    oid = pack_id(number)
+    transaction = _Metadata()
+    data = record(children(number, objects), "committed during the pack")
+    serial = storage.loadBefore(oid, _LATEST)[1]
+    start = time.perf_counter()
+    storage.tpc_begin(transaction)
+    storage.store(oid, serial, data, "", transaction)
+    storage.tpc_vote(transaction)
+    storage.tpc_finish(transaction)
+    elapsed = time.perf_counter() - start
+    time.sleep(_COMMIT_PAUSE_S)
+    return elapsed
+
+
+_WORK = {"load": _load, "commit": _commit}
+
+
+def _client(work: str, kind: str, port: int, objects: int, done: Any, times: Any) -> None:
+    """Be a client process: work until `done` and put how long each turn took."""
+    storage = connect(kind, port, cache_size=1)
+    chance, found = random.Random(work), []
+    _WORK[work](storage, chance, objects)
+    times.put(None)  # ready
+    while not done.is_set():
+        found.append(_WORK[work](storage, chance, objects))
+    times.put(found)
     storage.close()
-    result["MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    result["MB of the packer"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    Path(result_path).write_text(json.dumps(result))
+
+
+@contextlib.contextmanager
+def _clients(kind: str, port: int, objects: int) -> Iterator[dict[str, float]]:
+    """Have client processes work; afterwards, how long it took them, in milliseconds, is in what this gave."""
+    context = multiprocessing.get_context("spawn")
+    done = context.Event()
+    queues = {work: context.Queue() for work in _WORK}
+    processes = [
+        context.Process(target=_client, args=(work, kind, port, objects, done, queue)) for work, queue in queues.items()
+    ]
+    for process in processes:
+        process.start()
+    for queue in queues.values():
+        queue.get(timeout=_PROCESS_START_S)
+    found: dict[str, float] = {}
+    try:
+        yield found
+    finally:
+        done.set()
+        times = {work: queue.get(timeout=_PROCESS_START_S) for work, queue in queues.items()}
+        for process in processes:
+            process.join()
+    for work, took_s in times.items():
+        found[f"{work}s"] = len(took_s)
+        found[f"{work} p50"] = statistics.median(took_s) * 1000
+        found[f"{work} p99"] = statistics.quantiles(took_s, n=100)[98] * 1000
+        found[f"longest {work}"] = max(took_s) * 1000
+
+
+def _peak_mb(pid: int) -> float:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class _Memory:
+    """The most memory that a server's child process, the packer, had; looked at from time to time."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.peak_mb = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_SAMPLE_S):
+            for directory in Path(f"/proc/{self._pid}/task").iterdir():
+                child = _child_of_thread(directory)
+                if child is not None:
+                    self.peak_mb = max(self.peak_mb, _peak_mb(child))
+
+
+def _child_of_thread(directory: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return next((int(child) for child in (directory / "children").read_text().split()), None)
+    return None
+
+
+def _pack(kind: str, server: Server) -> dict[str, float]:
+    storage = connect(kind, server.port)
+    before_mb = _peak_mb(server.pid)
+    with _Memory(server.pid) as packer:
+        start = time.perf_counter()
+        storage.pack(time.time() + _FUTURE_S, None)
+        elapsed = time.perf_counter() - start
+    storage.close()
+    return {
+        "pack": elapsed,
+        "MB of the server before": before_mb,
+        "MB of the server": _peak_mb(server.pid),
+        "MB of the packer": packer.peak_mb,
+    }
 
 
 def measure(kind: str, path: Path, objects: int, *, idle: bool = False) -> dict[str, float]:
     """Pack a copy of the file at `path`; return seconds ("pack"), milliseconds and megabytes."""
-    copy, result = path.with_name(f"{kind}.fs"), path.with_name(f"{kind}.json")
+    copy = path.with_name(f"{kind}.fs")
     shutil.copy(path, copy)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copy(f"{path}.index", f"{copy}.index")
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_measure, args=(kind, str(copy), objects, idle, str(result)))
-    process.start()
-    process.join()
-    found: dict[str, float] = json.loads(result.read_text())
+    shutil.copy(f"{path}.index", f"{copy}.index")
+    os.sync()  # what the copy left to write is not to be waited for by those who are measured
+    with serve(kind, copy) as server:
+        if idle:
+            found = _pack(kind, server)
+        else:
+            with _clients(kind, server.port, objects) as took_ms:
+                found = _pack(kind, server)
+            found.update(took_ms)
+    found["MB of the file"] = copy.stat().st_size / 1e6
     for remains in path.parent.glob(f"{kind}.*"):
         remains.unlink()
     return found
@@ -185,22 +187,29 @@ def measure(kind: str, path: Path, objects: int, *, idle: bool = False) -> dict[
 @click.command()
 @click.option("--objects", default=50_000, show_default=True, help="Objects in the file.")
 @click.option("--revisions", default=200_000, show_default=True, help="Revisions of them, all but one of each to go.")
-@click.option("--repeats", default=3, show_default=True, help="Packs by each storage, alternating.")
+@click.option("--repeats", default=3, show_default=True, help="Packs by each server, alternating.")
+@click.option("--only", type=click.Choice(KINDS), help="Measure one of the two.")
 @click.option("--idle", is_flag=True, help="Pack without loads and commits going on.")
-def main(objects: int, revisions: int, repeats: int, idle: bool) -> None:
-    """Time packs by zeod and by ZODB side by side."""
+def main(objects: int, revisions: int, repeats: int, only: str | None, idle: bool) -> None:
+    """Time packs by zeod and by ZEO side by side."""
+    kinds = [only] if only else list(KINDS)
     with tempfile.TemporaryDirectory(dir=".") as directory:
         path = Path(directory, "Data.fs")
-        make_file(path, objects, revisions)
-        click.echo(f"{objects} objects, {revisions} revisions, {path.stat().st_size / 1e6:.0f} MB\n")
-        results: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+        write_tree(path, objects, revisions)
+        click.echo(f"{objects} objects, {max(objects, revisions)} revisions, {path.stat().st_size / 1e6:.0f} MB\n")
+        results: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
         for _ in range(repeats):
-            for kind in KINDS:
+            for kind in kinds:
                 results[kind].append(measure(kind, path, objects, idle=idle))
-    click.echo(f"{'medians':24}" + "".join(f"{kind:>12}" for kind in KINDS))
-    for name in results["zodb"][0]:
-        medians = [statistics.median(result[name] for result in results[kind]) for kind in KINDS]
-        click.echo(f"{name:24}" + "".join(f"{median:12.2f}" for median in medians))
+    click.echo(f"{'medians':26}" + "".join(f"{kind:>12}" for kind in kinds) + "   of single packs")
+    for name in results[kinds[0]][0]:
+        single = {kind: [result[name] for result in results[kind]] for kind in kinds}
+        click.echo(
+            f"{name:26}"
+            + "".join(f"{statistics.median(single[kind]):12.2f}" for kind in kinds)
+            + "   "
+            + " | ".join(" ".join(f"{value:.1f}" for value in single[kind]) for kind in kinds)
+        )
     click.echo("\npack in seconds; loads and commits in milliseconds")
 
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["KINDS", "connect", "free_port", "serve"]
+__all__ = ["KINDS", "Server", "connect", "free_port", "serve"]
 
 KINDS = ("zeo", "zeod")
 
 _START_S = 20.0
+_STOP_S = 5.0
 
 _CONF = """
 <zeo>
@@ -32,6 +33,13 @@ _CONF = """
 """
 
 
+class Server(NamedTuple):
+    """A running server: the port it listens on, and its process."""
+
+    port: int
+    pid: int
+
+
 def free_port() -> int:
     """Return a TCP port that nobody listens on at the moment."""
     with socket.socket() as sock:
@@ -41,8 +49,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(kind: str, path: Path) -> Iterator[int]:
-    """Run a server of `kind` on the Data.fs at `path`; yield its port."""
+def serve(kind: str, path: Path) -> Iterator[Server]:
+    """Run a server of `kind` on the Data.fs at `path`."""
     port = free_port()
     conf = path.with_suffix(f".{kind}.conf")
     conf.write_text(_CONF.format(port=port, path=path))
@@ -52,10 +60,14 @@ def serve(kind: str, path: Path) -> Iterator[int]:
     )
     try:
         _await_port(port, process)
-        yield port
+        yield Server(port, process.pid)
     finally:
         process.terminate()
-        process.wait(_START_S)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:  # runzeo, now and then
+            process.kill()
+            process.wait()
 
 
 def connect(kind: str, port: int, cache_size: int = 20_000_000) -> Any:
