@@ -8,8 +8,8 @@ class is back, the object is itself again.
 import copyreg
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # where Python 2's standard library went
-from collections.abc import Sequence
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn, Self
 
 from persistent import Persistent
 from zodbpickle.pickle_3 import PicklingError, _Pickler
@@ -25,11 +25,13 @@ class Broken:
 
     `broken_state` is what `__setstate__` of the lost class would have been given, `broken_args` the arguments of its
     `__new__`, `broken_init_args` those of a plain call, None if it was not called, `broken_items` and `broken_pairs`
-    the contents if it was a list or a dictionary.
+    the contents if it was a list or a dictionary. `broken_made` is how it was made if in another way: a function of
+    copyreg and its arguments, among which are the contents in pickles of protocol 0 and 1.
     """
 
     broken_args: tuple[Any, ...] = ()
     broken_init_args: tuple[Any, ...] | None = None
+    broken_made: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
     broken_state: Any = None
     broken_items: Sequence[Any] = ()
     broken_pairs: Sequence[tuple[Any, Any]] = ()
@@ -81,7 +83,9 @@ class Broken:
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         made: tuple[Any, Any]
-        if self.broken_init_args is not None:
+        if self.broken_made is not None:
+            made = self.broken_made
+        elif self.broken_init_args is not None:
             made = type(self), self.broken_init_args
         else:
             made = copyreg.__newobj__, (type(self), *self.broken_args)  # type: ignore[attr-defined]
@@ -153,8 +157,8 @@ def find_class(module: str, name: str) -> Any:
 
     Nothing is remembered of a failure but the placeholder: a class that appears later is found later.
     """
-    if module[:5] == "ZODB." and (module, name) in OWN:
-        return OWN[module, name]
+    if module[:4] in ("ZODB", "copy") and (module, name) in _SPECIAL:
+        return _SPECIAL[module, name]
     try:
         return getattr(sys.modules[module], name)
     except (KeyError, AttributeError):
@@ -166,8 +170,6 @@ def find_class(module: str, name: str) -> Any:
         return getattr(sys.modules[module], name)
     except (ImportError, AttributeError, KeyError):
         pass
-    if (module, name) == ("ZODB.broken", "rebuild"):
-        return rebuild
     key = module, name
     if key not in _broken_classes:
         _broken_classes[key] = type(name, (Broken,), {"__module__": module})
@@ -187,6 +189,33 @@ def rebuild(module: str, name: str, *args: Any) -> Any:
     """Return an instance of a class that was gone when ZODB wrote the instance: ZODB.broken.rebuild in its records."""
     cls = find_class(module, name)
     return cls.__new__(cls, *args)
+
+
+def _maker(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands for a function of copyreg that makes an instance: it may be asked for one of a lost class."""
+
+    def make(cls: Any, *args: Any) -> Any:
+        if not (isinstance(cls, type) and issubclass(cls, Broken)):
+            return function(cls, *args)
+        placeholder = cls.__new__(cls)
+        vars(placeholder)["broken_made"] = (function, (cls, *args))
+        return placeholder
+
+    return make
+
+
+_MAKERS: Final = {
+    "_reconstructor": _maker(copyreg._reconstructor),  # type: ignore[attr-defined] # noqa: SLF001 - names in pickles
+    "__newobj_ex__": _maker(copyreg.__newobj_ex__),  # type: ignore[attr-defined]
+}
+
+_SPECIAL: Final[dict[tuple[str, str], Any]] = {
+    **OWN,
+    ("ZODB.broken", "rebuild"): rebuild,
+    **{("copyreg", name): maker for name, maker in _MAKERS.items()},
+    **{("copy_reg", name): maker for name, maker in _MAKERS.items()},  # Python 2's name, and protocol 2's
+}
+"""What is not to be imported under its name."""
 
 
 class BrokenPickler(_Pickler):

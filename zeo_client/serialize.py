@@ -237,7 +237,7 @@ class ObjectReader:
         except (ZeodError, TransientError):
             raise
         except Exception as error:
-            raise StateLoadError("an object", oid, f"{type(error).__name__}: {error}") from error
+            raise StateLoadError("an object", oid, _reason(error)) from error
 
     def cached_ghost(self, oid: Oid, data: bytes) -> Any:
         """Return the ghost of a record, in the cache; of a class that is persistent itself, with its state."""
@@ -260,7 +260,7 @@ class ObjectReader:
             raise
         except Exception as error:
             # Also because an AttributeError from here would look like an attribute that the object has not got.
-            raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
+            raise StateLoadError(dotted_name(obj), obj._p_oid, _reason(error)) from error
 
     def state(self, obj: Any, data: bytes) -> Any:
         """Return the state in a record of `obj`, without touching `obj`; StateLoadError if it cannot be made."""
@@ -271,7 +271,7 @@ class ObjectReader:
         except (ZeodError, TransientError):
             raise
         except Exception as error:
-            raise StateLoadError(dotted_name(obj), obj._p_oid, f"{type(error).__name__}: {error}") from error
+            raise StateLoadError(dotted_name(obj), obj._p_oid, _reason(error)) from error
 
     def _unpickler(self, data: bytes) -> Any:
         unpickler = _RecordUnpickler(pickle_source(data))
@@ -346,6 +346,13 @@ class ObjectReader:
         with contextlib.suppress(KeyError):
             reference.dm = self._jar.get_connection(database_name)
         return reference
+
+
+def _reason(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        text += "; a string of Python 2, which may be text or bytes: zodbupdate converts databases of Python 2"
+    return text
 
 
 def report_load(obj: Any, oid: Oid, error: Exception) -> None:

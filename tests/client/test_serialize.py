@@ -293,3 +293,10 @@ def test_a_conflict_while_loading_stays_a_conflict(conn: Connection) -> None:
     data = ObjectWriter(conn).serialize(adopted(conn, Node(rebuilt=rebuilt)))
     with pytest.raises(ConflictError):
         read(conn, data)
+
+
+def test_a_string_of_python_2_that_may_be_bytes_says_how_to_convert_it(conn: Connection) -> None:
+    node = adopted(conn, Node())
+    record = b"ctests.client.objects\nNode\nq\x01.}q\x02U\x01xq\x03U\x02\xc3\xa4s."
+    with pytest.raises(StateLoadError, match=r"UnicodeDecodeError: .* zodbupdate converts databases of Python 2"):
+        conn._reader.set_state(node, record)
