@@ -67,6 +67,7 @@ class Face:
                 source = source.replace(theirs, ours)
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
+            setattr(sys.modules["ZODB.tests"], name, module)
             exec(compile(source, spec.origin, "exec"), vars(module))
             return module
 

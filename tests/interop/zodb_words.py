@@ -1,12 +1,13 @@
 """Our objects in ZODB's words, for ZODB's own tests: what they call differently than our users do, and nothing more."""
 
+import tempfile
 from typing import Any
 
 from persistent import PickleCache
 
 import zeo_client
-from zeo_client import broken
-from zeo_client.connection import Connection
+from zeo_client import broken, config
+from zeo_client.connection import Connection, resetCaches
 from zeo_client.serialize import ObjectReader, ObjectWriter
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import class_name
@@ -71,13 +72,30 @@ def memory_database(name: Any = None, **options: Any) -> zeo_client.DB:
     return zeo_client.DB(MappingStorage(), **options)
 
 
+def blob_storage(blob_dir: str, base: Any, layout: str = "automatic") -> FileStorage:
+    """Return what ZODB has as a storage with blobs around another: a FileStorage that has both, empty as `base` is."""
+    path = base.name() if isinstance(base, FileStorage) else tempfile.mktemp(".fs")
+    base.close()
+    return FileStorage(path, blob_dir=blob_dir)
+
+
+def connection(*args: Any, **options: Any) -> Connection:
+    """Open a database for one connection, as ZODB.connection does: it is closed with it."""
+    db = zeo_client.DB(*args, **options)
+    opened = db.open()
+    opened.onCloseCallback(db.close)
+    return opened
+
+
 OURS: dict[str, dict[str, Any]] = {
-    "": {"DB": zeo_client.DB},
+    "": {"DB": zeo_client.DB, "connection": connection},
+    "config": {name: getattr(config, name) for name in config.__all__},
     "DB": {"DB": zeo_client.DB, "recording_database": recording_database},
-    "Connection": {"Connection": Connection},
+    "Connection": {"Connection": Connection, "resetCaches": resetCaches},
     "DemoStorage": {"DemoStorage": DemoStorage},
     "FileStorage": {"FileStorage": FileStorage},
     "MappingStorage": {"DB": memory_database, "MappingStorage": MappingStorage},
+    "blob": {"Blob": zeo_client.Blob, "BlobStorage": blob_storage},
     "broken": {name: getattr(broken, name) for name in broken.__all__},
     "serialize": {"ObjectReader": Reader, "ObjectWriter": writer},
 }
