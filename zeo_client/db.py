@@ -421,7 +421,10 @@ class DB:
         for connection in self._connections():
             connection.cache.minimize()
 
-    cacheFullSweep = cacheMinimize  # noqa: N815 - ZODB's names for one thing
+    def cacheFullSweep(self) -> None:  # noqa: N802
+        """Make the unchanged objects of all connections ghosts that were not used since the last sweep."""
+        for connection in self._connections():
+            connection.cache.full_sweep()
 
     def getActivityMonitor(self) -> Monitor | None:  # noqa: N802
         """Return the monitor that counts what connections load and store, None if there is none."""

@@ -25,8 +25,12 @@ def test_how_many_of_each_class(db: DB) -> None:
     assert db.cacheSize() == session.conn.cached == 4
     [line] = db.cacheDetailSize()
     assert line == {"connection": repr(session.conn), "ngsize": 4, "size": 4}
-    db.cacheMinimize()
-    assert db.cacheSize() == 0
+    for sweep in (db.cacheFullSweep, db.cacheMinimize):
+        for node in session.root["nodes"]:
+            node._p_activate()
+        assert db.cacheSize() == 4
+        sweep()
+        assert db.cacheSize() == 0
     assert db.cacheDetailSize()[0]["ngsize"] == 0
 
 

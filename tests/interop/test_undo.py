@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transaction
+import ZEO.ClientStorage
 import ZODB.FileStorage
 from ZODB.Connection import TransactionMetaData
 
 from tests.contract.storages import current_serial
-from zeo_core.ids import pack_id
+from tests.fixtures_runzeo import StartRunZEO
+from zeo_client.db import DB
+from zeo_core.ids import ROOT_OID, pack_id
 from zeo_server.storages.file import FileStorage
 
 A, B, C = pack_id(1), pack_id(2), pack_id(3)
@@ -109,3 +113,28 @@ def test_a_copy_is_the_same_whoever_makes_it(tmp_path: Path, source: str, target
         assert states(copy) == states(original)
         if source == "ours":
             assert (tmp_path / "Target.fs").stat().st_size == (tmp_path / "Source.fs").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["file", "served"])
+def test_our_db_undoes_on_zodbs_storages(kind: str, tmp_path: Path, start_runzeo: StartRunZEO) -> None:
+    storage: Any
+    if kind == "file":
+        storage = ZODB.FileStorage.FileStorage(str(tmp_path / "Data.fs"))
+    else:
+        storage = ZEO.ClientStorage.ClientStorage(start_runzeo(tmp_path / "Data.fs").address)
+    with DB(storage) as db:
+        assert db.supportsUndo()
+        for value in range(3):
+            with db.transaction(f"value {value}") as conn:
+                conn.root.value = value
+        with db.transaction() as looking:
+            assert looking.root.value == 2
+            manager = transaction.TransactionManager()
+            db.undo([line["id"] for line in db.undoLog(0, 2)], manager.get())
+            manager.commit()
+            assert looking.root.value == 2
+            looking.sync()
+            assert looking.root.value == 0
+            past = db.open(transaction.TransactionManager(), before=db.history(ROOT_OID)[0]["tid"])
+            assert past.root.value == 2
+            past.close()
