@@ -19,7 +19,6 @@ WITHOUT_EFFECT = {
     "authentication-database",
     "authentication-protocol",
     "authentication-realm",
-    "client-conflict-resolution",
     "monitor-address",
     "msgpack",
     "packer",

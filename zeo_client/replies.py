@@ -8,13 +8,14 @@ that this server says can be relied on.
 from typing import Any, NamedTuple, NoReturn
 
 from zeo_client.transport.channel import Call
-from zeo_core.errors import ConflictError, RecordFormatError, RemoteProtocolError
+from zeo_core.errors import RemoteProtocolError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
-from zeo_core.record import class_name
 from zeo_core.transaction import HistoryEntry, RecordedObject, Revision, TransactionMetadata, extension_bytes
 
 __all__ = [
     "RecordedHead",
+    "ToResolve",
+    "Votes",
     "changes",
     "data",
     "fresh_oids",
@@ -29,6 +30,7 @@ __all__ = [
     "revision",
     "status",
     "tid",
+    "undo_lines",
     "votes",
 ]
 
@@ -155,28 +157,46 @@ def changes(call: Call, answer: Any) -> tuple[Tid, tuple[Oid, ...]] | None:
     return None if answer[0] is None else (tid(call, answer[0]), answer[1])
 
 
-def votes(call: Call, answer: Any) -> frozenset[Oid] | ConflictError:
-    """Take the oids that the server resolved; or the first conflict that it wants the client to resolve."""
+class ToResolve(NamedTuple):
+    """A conflict that the client is to resolve: the serials committed and read, and the committed data if told."""
+
+    oid: Oid
+    committed: Tid
+    read: Tid
+    committed_data: bytes | None
+
+
+class Votes(NamedTuple):
+    """What a vote came to: the oids that the server changed, and the conflicts that stand against it."""
+
+    changed: frozenset[Oid]
+    conflicts: tuple[ToResolve, ...]
+
+
+def votes(call: Call, answer: Any) -> Votes:
+    """Take the answer to a vote."""
     if answer is not None and type(answer) is not tuple:
         _refuse(call, "no list")
-    conflicts = [each for each in answer or () if not is_id(each)]
-    return _conflict(call, conflicts[0]) if conflicts else frozenset(answer or ())
+    changed = frozenset(each for each in answer or () if is_id(each))
+    return Votes(changed, tuple(_conflict(call, each) for each in answer or () if not is_id(each)))
 
 
-def _conflict(call: Call, told: Any) -> ConflictError:
+def _conflict(call: Call, told: Any) -> ToResolve:
     if type(told) is not dict or not is_id(told.get("oid")):
         _refuse(call, "no list of oids and conflicts")
-    serials, record = told.get("serials"), told.get("data")
+    serials, committed_data = told.get("serials"), told.get("committed")
     if type(serials) is not tuple or len(serials) != 2 or not all(map(is_id, serials)):
         _refuse(call, "a conflict without two serials")
-    return ConflictError(oid=told["oid"], serials=serials, class_name=_class_name(record))
+    if type(committed_data) not in (bytes, type(None)):
+        _refuse(call, "a conflict whose data are no bytes")
+    return ToResolve(told["oid"], *serials, committed_data)
 
 
-def _class_name(record: Any) -> str | None:
-    try:
-        return class_name(record) if type(record) is bytes else None
-    except RecordFormatError:
-        return None
+def undo_lines(call: Call, answer: Any) -> list[dict[str, Any]]:
+    """Take lines of an undo log."""
+    if type(answer) is not tuple or not all(type(line) is dict and type(line.get("id")) is bytes for line in answer):
+        _refuse(call, "no list of undo log lines")
+    return list(answer)
 
 
 def info(call: Call, answer: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr
 from zeo_core.transaction import check_extension, extension_bytes, extension_map
 from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
+from zeo_core.zodb_records import tid_from_undo_id
 
 __all__ = ["METADATA_MAX_BYTES", "RECORD_MAX_BYTES", "Staging", "Write"]
 
@@ -43,6 +44,7 @@ class Staging:
     writes: dict[Oid, Write] = field(default_factory=dict)
     checks: dict[Oid, Tid] = field(default_factory=dict)
     blobs: dict[Oid, str] = field(default_factory=dict)  # files of ours, for some of the writes
+    undos: list[bytes] = field(default_factory=list)
     resolved: frozenset[Oid] = frozenset()
     sent: bool = False
     voted: bool = False
@@ -90,10 +92,28 @@ class Staging:
             raise StorageError(f"tid {data_tid!r} must be 8 bytes")
         self._stage(oid, serial, Write("restorea", (oid, serial, data, data_tid), data))
 
+    def undo(self, transaction_id: bytes) -> None:
+        """Take back a transaction, named as an undo log names it; UndoError if that is no such name."""
+        tid_from_undo_id(transaction_id)
+        self._check_not_sent()
+        self.undos.append(transaction_id)
+
+    def resolve(self, oid: Oid, committed: Tid, data: bytes) -> bytes:
+        """Replace an object of a vote that met a conflict; return the call that tells the server."""
+        write = self.writes[oid] = Write("storea", (oid, committed, data), data)
+        self.resolved |= {oid}
+        return encode_one_way(write.method, (*write.args, self.txn_id))
+
+    def changed(self) -> set[Oid]:
+        """Return all objects that the transaction changes, as far as the server has told."""
+        return {*self.writes, *self.resolved}
+
     def _stage(self, oid: Oid, serial: Tid, write: Write) -> None:
         if not (is_id(oid) and is_id(serial)):
             raise StorageError(f"oid {oid!r} and serial {serial!r} must be 8 bytes each")
         self._check_not_sent()
+        if self.undos:
+            raise StorageError("nothing can be stored after an undo in the same transaction")
         self.writes.pop(oid, None)  # of two records of one object the last counts, also for their order
         self.writes[oid] = write
 
@@ -105,7 +125,7 @@ class Staging:
         self.checks[oid] = serial
 
     def burst(self) -> bytes:
-        """Return the one-way calls that a vote follows: begin, every object without a blob, every check. Only once."""
+        """Return the one-way calls that a vote follows: begin, objects without a blob, checks, undos. Only once."""
         self._check_not_sent()
         self.sent = True
         parts = [self.begin_call]
@@ -118,6 +138,7 @@ class Staging:
             encode_one_way("checkCurrentSerialInTransaction", (oid, serial, self.txn_id))
             for oid, serial in self.checks.items()
         ]
+        parts += [encode_one_way("undoa", (transaction_id, self.txn_id)) for transaction_id in self.undos]
         return b"".join(parts)
 
     def _check_not_sent(self) -> None:

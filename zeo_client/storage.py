@@ -9,18 +9,20 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
 from zeo_client.iteration import RemoteLog
 from zeo_client.prefetch import prefetch
+from zeo_client.resolver import Resolver
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Call, Channel
 from zeo_client.transport.supervisor import Supervisor
 from zeo_client.turns import Turns
+from zeo_client.undo_log import RemoteUndoLog
 from zeo_core.errors import (
     ClientDisconnected,
     CommitInDoubtError,
@@ -32,12 +34,12 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
 from zeo_core.storage import InvalidationSink
-from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision
+from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
-from zeo_core.wire.methods import CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.wire.methods import CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 from zeo_core.zodb import ZODBLog
 
-__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
+__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "VOTES_MAX", "ClientStorage"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ CACHE_BYTES = 20 * 1024 * 1024
 """ZEO's default."""
 
 OIDS_AT_ONCE = 100
+
+VOTES_MAX = 9
+"""Votes of one transaction whose conflicts are resolved here; with zeod, which holds its locks meanwhile, two do."""
 
 
 class ClientStorage(ZODBLog):
@@ -111,6 +116,8 @@ class ClientStorage(ZODBLog):
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
         self._channel = self._supervisor.channel
         self._log = RemoteLog(self._channel, self._has)
+        self._undo_log = RemoteUndoLog(self._channel)
+        self._resolver = Resolver(self._name, self.load_serial)
         self._supervisor.start()
         if wait:
             try:
@@ -176,6 +183,32 @@ class ClientStorage(ZODBLog):
         )
         return found
 
+    def supportsUndo(self) -> bool:  # noqa: N802 - this and the following are ZODB's names
+        """Tell whether the server's storage can take back transactions."""
+        return bool(self._info.get("supportsUndo"))
+
+    def undo_log(self) -> Iterator[UndoEntry]:
+        """Walk the transactions that may be undone, newest first."""
+        return self._undo_log.entries()
+
+    def undoLog(  # noqa: N802
+        self,
+        first: int = 0,
+        last: int = -20,
+        filter: Callable[[dict[str, Any]], object] | None = None,  # noqa: A002 - ZODB's name
+    ) -> list[dict[str, Any]]:
+        """Return what may be undone, newest first, as dictionaries: id, time, user_name, description, size, extension.
+
+        Those from number `first` up to number `last`; a negative `last` is how many. Only what `filter` wants counts.
+        """
+        return self._undo_log.lines(first, last, filter)
+
+    def undoInfo(  # noqa: N802
+        self, first: int = 0, last: int = -20, specification: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what may be undone, of what has the keys and values of `specification`; see undoLog."""
+        return self._undo_log.fitting(first, last, specification)
+
     def object_count(self) -> int:
         """Return the number of objects that the server last told."""
         return int(self._info.get("length", 0))
@@ -216,6 +249,7 @@ class ClientStorage(ZODBLog):
 
     def register_sink(self, sink: InvalidationSink) -> None:
         """Name the DB that hears of other clients' commits."""
+        self._resolver.use(sink)
         self._sink = sink
 
     def close(self) -> None:
@@ -260,6 +294,15 @@ class ClientStorage(ZODBLog):
         """Add an object's deletion; POSKeyError and conflicts are reported by tpc_vote."""
         self._staging(transaction).delete(oid, serial)
 
+    def undo(self, transaction_id: bytes, transaction: Any) -> tuple[None, list[Oid]]:
+        """Take back a transaction, named as the undo log names it; tpc_vote tells which objects that changes.
+
+        So the pair that is returned, which ZODB's storages fill, has neither tid nor oids. It is tpc_vote that raises
+        UndoError if it cannot be undone.
+        """
+        self._staging(transaction).undo(transaction_id)
+        return None, []
+
     def restore(
         self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
     ) -> None:
@@ -276,14 +319,23 @@ class ClientStorage(ZODBLog):
         if not self._has(CONCURRENT_TRANSACTIONS):
             self._turns.take(staging)
         channel = self._same_channel(staging)
-        call = channel.start("vote", (staging.txn_id,), replies.votes, before=self._send_staged(channel, staging))
+        args = (staging.txn_id, True) if self._has(CLIENT_RESOLUTION) else (staging.txn_id,)
+        call = channel.start("vote", args, replies.votes, before=self._send_staged(channel, staging))
         self._while_voting(staging)
-        answer = channel.wait(call)
-        if isinstance(answer, ConflictError):
-            raise answer
-        staging.resolved = answer
-        staging.voted = True
-        return list(staging.resolved)
+        for _ in range(VOTES_MAX):
+            answer: replies.Votes = channel.wait(call)
+            staging.resolved |= answer.changed
+            if not answer.conflicts:
+                staging.voted = True
+                return list(staging.resolved)
+            calls = b"".join([self._resolve(staging, conflict) for conflict in answer.conflicts])
+            call = channel.start("vote", args, replies.votes, before=calls)
+        raise ConflictError(oid=answer.conflicts[0].oid)
+
+    def _resolve(self, staging: Staging, conflict: replies.ToResolve) -> bytes:
+        write = staging.writes.get(conflict.oid)
+        data = self._resolver.resolve(conflict, None if write is None else write.data)
+        return staging.resolve(conflict.oid, conflict.committed, data)
 
     def _send_staged(self, channel: Channel, staging: Staging) -> bytes:
         """Return what is to be sent right before the vote; a subclass may have sent it already."""
@@ -359,8 +411,9 @@ class ClientStorage(ZODBLog):
 
     def _finished(self, staging: Staging, tid: Tid, announce: Callable[[Tid], None] | None) -> Tid:
         self._check_next(tid)
-        self._supersede(staging.generation, tid, staging.writes)
-        self._cache.invalidate(tid, staging.writes)
+        changed = staging.changed()
+        self._supersede(staging.generation, tid, changed)
+        self._cache.invalidate(tid, changed)
         for oid, write in staging.writes.items():
             if write.data is not None and oid not in staging.resolved:
                 self._cache.store(oid, Revision(write.data, tid, None))

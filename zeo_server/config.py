@@ -16,6 +16,7 @@ from ZConfig.datatypes import SocketBindingAddress
 
 from zeo_core.errors import ConfigurationError
 from zeo_core.storage import ServedStorage
+from zeo_server.allow_list import DEFAULT_CLASSES, check_names
 from zeo_server.listener import Address
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
@@ -31,6 +32,7 @@ __all__ = [
     "StorageSection",
     "address_value",
     "blob_storage_section",
+    "class_names",
     "demo_storage_section",
     "file_storage",
     "file_storage_section",
@@ -83,6 +85,8 @@ class Configuration:
     invalidation_queue_size: int = 100
     invalidation_age_s: float | None = None
     transaction_timeout_s: float = 30.0
+    client_conflict_resolution: bool = False
+    conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
     pid_filename: str | None = None
     start_logging: Callable[[], object] | None = None
     warnings: tuple[str, ...] = ()
@@ -108,6 +112,8 @@ def load(path: str) -> Configuration:
         invalidation_queue_size=zeo.invalidation_queue_size,
         invalidation_age_s=zeo.invalidation_age,
         transaction_timeout_s=zeo.transaction_timeout,
+        client_conflict_resolution=zeo.client_conflict_resolution,
+        conflict_resolution_classes=zeo.conflict_resolution_classes,
         pid_filename=zeo.pid_filename,
         start_logging=root.eventlog,
         warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
@@ -146,6 +152,11 @@ def address_value(text: str) -> Address:
     if port is None:
         raise ValueError(f"{text!r} is no address: it has no port")
     return str(host), int(port)
+
+
+def class_names(text: str) -> Sequence[str]:
+    """Return the names of classes in `text`, separated by spaces; `default` stands for those of BTrees."""
+    return check_names([name for word in text.split() for name in (DEFAULT_CLASSES if word == "default" else [word])])
 
 
 def file_storage(name: str, path: str, **options: Any) -> StorageSection:
@@ -254,6 +265,4 @@ def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:
 def _warnings(zeo: Any) -> list[str]:
     """Return a line for each key of <zeo> that has no effect."""
     keys = [key.replace("_", "-") for key in _REMOVED_KEYS if getattr(zeo, key)]
-    if zeo.client_conflict_resolution:
-        keys.append("client-conflict-resolution")
     return [f"<zeo>: {key} has no effect" for key in keys]

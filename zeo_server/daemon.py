@@ -21,12 +21,14 @@ from ZConfig.components.logger.loghandler import reopenFiles
 from zeo_core.errors import ConfigurationError, StorageError
 from zeo_core.storage import ServedStorage
 from zeo_server import systemd
+from zeo_server.allow_list import AllowList
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
 from zeo_server.invalidation import InvalidationLog, recent_transactions
 from zeo_server.listener import Address, Listener, address_text
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
+from zeo_server.storages.local import LocalStorage
 
 __all__ = ["Reload", "banner", "new_event_loop", "run", "serve"]
 
@@ -81,15 +83,20 @@ async def serve(configuration: Configuration, storages: dict[str, ServedStorage]
     """Start serving open storages; close the listener and stop the service to end it."""
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
+    classes = AllowList(configuration.conflict_resolution_classes)
     service = Service(coordinators, read_only=configuration.read_only)
     try:
         for name, storage in storages.items():
+            if isinstance(storage, LocalStorage):
+                storage.resolve_conflicts(classes.load)  # for what it undoes
             recent = recent_transactions(storage, configuration.invalidation_queue_size)
             coordinators[name] = Coordinator(
                 storage,
                 loop,
                 name=name,
                 timeout_s=configuration.transaction_timeout_s,
+                resolution_classes=classes,
+                clients_resolve=configuration.client_conflict_resolution,
                 invalidation_log=InvalidationLog(
                     configuration.invalidation_queue_size, recent, configuration.invalidation_age_s
                 ),

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import ServedStorage
+from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import CLIENT_CALLS, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.wire.methods import CLIENT_CALLS, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 from zeo_core.zodb_records import history_line
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
@@ -73,10 +73,10 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
     return {
         **caller.coordinator.info(),
         "name": caller.storage.name(),
-        "supportsUndo": False,
+        "supportsUndo": isinstance(caller.storage, Undoes),
         "supports_record_iternext": hasattr(caller.storage, "record_iternext"),
         "interfaces": interfaces_of(caller.storage),
-        "extensions": (CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
+        "extensions": (CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
     }
 
 
@@ -180,8 +180,12 @@ def _check_current(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> N
     caller.coordinator.check(caller, txn_id, oid, serial)
 
 
-def _vote(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
-    caller.coordinator.vote(caller, txn_id, answer)
+def _undoa(caller: Caller, transaction_id: bytes, txn_id: Hashable) -> None:
+    caller.coordinator.undo(caller, txn_id, transaction_id)
+
+
+def _vote(caller: Caller, answer: Answer, txn_id: Hashable, resolves: int | None = False) -> None:
+    caller.coordinator.vote(caller, txn_id, answer, resolves=bool(resolves))
 
 
 def _tpc_finish(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
@@ -194,14 +198,24 @@ def _tpc_abort(caller: Caller, txn_id: Hashable) -> None:
 
 def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True) -> None:
     if wait:
-        caller.coordinator.pack(time_s, answer)
+        caller.coordinator.packing.start(time_s, answer)
     else:
-        caller.coordinator.pack(time_s, lambda _outcome: None)
+        caller.coordinator.packing.start(time_s, lambda _outcome: None)
         answer(None)
 
 
 def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
     return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))]
+
+
+def _undo_log(caller: Caller, answer: Answer, first: int = 0, last: int = -20) -> None:
+    caller.in_thread(partial(caller.coordinator.undo_lines.read, first, last), answer)
+
+
+def _undo_info(
+    caller: Caller, answer: Answer, first: int = 0, last: int = -20, specification: Mapping[str, Any] | None = None
+) -> None:
+    caller.in_thread(partial(caller.coordinator.undo_lines.read, first, last, specification), answer)
 
 
 def _record_iternext(caller: Caller, answer: Answer, next_oid: Oid | None = None) -> None:
@@ -270,11 +284,14 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "deleteObject": _delete_object,
     "restorea": _restorea,
     "checkCurrentSerialInTransaction": _check_current,
+    "undoa": _undoa,
     "vote": _vote,
     "tpc_finish": _tpc_finish,
     "tpc_abort": _tpc_abort,
     "history": _history,
     "sendBlob": _send_blob,
+    "undoLog": _undo_log,
+    "undoInfo": _undo_info,
     "record_iternext": _record_iternext,
     "iterator_start": _iterator_start,
     "iterator_next": _iterator_next,
@@ -289,7 +306,8 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
 
 _LATER = frozenset(
     {
-        *("getInvalidations", "vote", "tpc_finish", "pack", "sendBlob", "record_iternext", "iterator_gc"),
+        *("getInvalidations", "vote", "tpc_finish", "pack", "sendBlob", "undoLog", "undoInfo", "record_iternext"),
+        *("iterator_gc",),
         *("iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next"),
     }
 )

@@ -1,6 +1,6 @@
 """Which of ZODB's interfaces a served storage offers: ZEO's clients switch their features on by them."""
 
-from zeo_core.storage import HasBlobs, ServedStorage
+from zeo_core.storage import HasBlobs, ServedStorage, Undoes
 
 __all__ = ["interfaces_of"]
 
@@ -15,6 +15,8 @@ def interfaces_of(storage: ServedStorage) -> tuple[tuple[str, str], ...]:
     deletion is a write like any other.
     """
     names = [*_EVERY]
+    if isinstance(storage, Undoes):
+        names.append("IStorageUndoable")
     if isinstance(storage, HasBlobs):
         names.append("IBlobStorage")
     if hasattr(storage, "record_iternext"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zeo_client import replies
 from zeo_client.transport.channel import Call, OnReply
-from zeo_core.errors import ConflictError, RemoteProtocolError
+from zeo_core.errors import RemoteProtocolError
 from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
 
@@ -31,9 +31,16 @@ GOOD: list[tuple[OnReply, Any, Any]] = [
     (replies.changes, None, None),
     (replies.changes, (None, ()), None),
     (replies.changes, (T1, (A,)), (T1, (A,))),
-    (replies.votes, None, frozenset()),
-    (replies.votes, (), frozenset()),
-    (replies.votes, (A, B), frozenset((A, B))),
+    (replies.votes, None, (frozenset(), ())),
+    (replies.votes, (), (frozenset(), ())),
+    (replies.votes, (A, B), (frozenset((A, B)), ())),
+    (replies.number, 0, 0),
+    (replies.undo_lines, ({"id": b"x"},), [{"id": b"x"}]),
+    (replies.recorded, None, None),
+    (replies.recorded, (A, T1, None, T2), (A, T1, None, T2)),
+    (replies.recorded_head, None, None),
+    (replies.recorded_head, (T1, " ", b"u", "d", {}), (T1, b" ", TransactionMetadata(b"u", b"d"))),
+    (replies.record_from, (A, T1, b"a", None), (A, T1, b"a", None)),
     (replies.info, {}, {}),
     (replies.info, {"length": 3, "size": 4, "x": ()}, {"length": 3, "size": 4, "x": ()}),
     (replies.status, {"loads": 1}, {"loads": 1}),
@@ -47,9 +54,8 @@ def test_a_good_answer_is_what_the_contract_has(check: OnReply, answer: Any, res
 
 @pytest.mark.parametrize("told", [CONFLICT, {**CONFLICT, "data": None}, {"oid": A, "serials": (T2, T1)}])
 def test_a_conflict_for_the_client_to_resolve(told: Any) -> None:
-    conflict = replies.votes(LOAD, (B, told))
-    assert isinstance(conflict, ConflictError)
-    assert (conflict.oid, conflict.serials) == (A, (T2, T1))
+    assert replies.votes(LOAD, (B, told)) == (frozenset((B,)), ((A, T2, T1, None),))
+    assert replies.votes(LOAD, ({**told, "committed": b"x"},)).conflicts == ((A, T2, T1, b"x"),)
 
 
 def each(check: OnReply, *answers: Any) -> list[tuple[OnReply, Any]]:
@@ -80,6 +86,12 @@ BAD: list[tuple[OnReply, Any]] = [
     *each(replies.changes, (), 1, (T1,), (T1, None), (T1, (1,)), (1, ()), (T1, {A: 1}), b"12"),
     *each(replies.votes, 1, b"12345678", {A: 1}, (1,), (None,), ({},), (A, ())),
     (replies.votes, ({**CONFLICT, "oid": None},)),
+    (replies.votes, ({**CONFLICT, "committed": 5},)),
+    *each(replies.number, None, "1", True, 1.5),
+    *each(replies.undo_lines, None, 5, ({},), ({"id": "text"},)),
+    *each(replies.recorded, 5, (), (A, T1, 5, None), (A, T1, b"a", 5), (A, b"", b"a", None)),
+    *each(replies.recorded_head, 5, (), (b"", " ", b"", b"", {}), (T1, 5, b"", b"", {}), (T1, " ", b"", b"", {1: 2})),
+    *each(replies.record_from, None, (), (A, T1, None, None), (A, T1, b"a", 5), (A, b"", b"a", None)),
     (replies.votes, ({**CONFLICT, "serials": None},)),
     (replies.votes, ({**CONFLICT, "serials": (T1,)},)),
     (replies.votes, ({**CONFLICT, "serials": (T1, 1)},)),

@@ -41,6 +41,14 @@ def local_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZO
         yield opened
 
 
+@pytest.fixture(params=[kind for kind in KINDS if kind.undoes and kind.groups], ids=lambda kind: kind.name)
+def local_undoing_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
+    """An empty storage in this process that can undo."""
+    kind: Kind = request.param
+    with kind.open(tmp_path) as opened:
+        yield opened
+
+
 @pytest.fixture(params=[kind for kind in KINDS if kind.undoes], ids=lambda kind: kind.name)
 def undoing_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ZODBStorage]:
     """An empty storage that can undo."""

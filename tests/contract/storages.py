@@ -3,6 +3,7 @@
 A storage joins the suite by one entry in KINDS.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any
 
 from tests.contract.served import SERVED
 from zeo_core.ids import ZERO_TID, Oid, Tid
-from zeo_core.zodb import ZODBStorage
+from zeo_core.transaction import UndoEntry
+from zeo_core.zodb import ZODBLog, ZODBStorage
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
@@ -60,8 +62,30 @@ KINDS = [
     Kind("file", _file_storage, iterates=True, keeps=True, undoes=True, packs=True),
     Kind("demo", _demo_storage, iterates=True, keeps=False, packs=True),
     Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True, packs=True),
-    Kind("client", SERVED.open, iterates=True, keeps=True, groups=False),
+    Kind("client", SERVED.open, iterates=True, keeps=True, undoes=True, groups=False),
 ]
+
+
+class Undoing(ZODBLog):
+    """What the tests of undoing ask of a storage, in this process or on a server."""
+
+    @abstractmethod
+    def undo(self, transaction_id: bytes, transaction: Any) -> Any: ...
+
+    @abstractmethod
+    def undo_log(self) -> Iterator[UndoEntry]: ...
+
+    @abstractmethod
+    def undoLog(self, first: int = 0, last: int = -20, filter: Any = None) -> list[dict[str, Any]]: ...  # noqa: A002, N802
+
+    @abstractmethod
+    def undoInfo(self, first: int = 0, last: int = -20, specification: Any = None) -> list[dict[str, Any]]: ...  # noqa: N802
+
+    @abstractmethod
+    def deleteObject(self, oid: Oid, serial: Tid, transaction: Any) -> None: ...  # noqa: N802
+
+    @abstractmethod
+    def record_iternext(self, next: Oid | None = None) -> tuple[Oid, Tid, bytes, Oid | None]: ...  # noqa: A002
 
 
 @dataclass(eq=False)

@@ -14,9 +14,9 @@ from ZODB.tests import (
     Synchronization,
 )
 
+from zeo_core.classes import import_class
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
-from zeo_server.storages.local import import_class
 
 
 @pytest.mark.filterwarnings("ignore")  # what ZODB's tests leave open is theirs

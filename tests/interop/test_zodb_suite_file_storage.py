@@ -12,8 +12,8 @@ import pytest
 import ZODB.FileStorage
 from ZODB.tests import RecoveryStorage, StorageTestBase, testFileStorage
 
+from zeo_core.classes import import_class
 from zeo_server.storages.file import FileStorage
-from zeo_server.storages.local import import_class
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what ZODB's tests leave open is theirs
 

@@ -9,7 +9,8 @@ from tests.contract.storages import commit
 from zeo_core.errors import ConfigurationError, StorageError, StorageFullError
 from zeo_core.ids import ROOT_OID, ZERO_TID
 from zeo_core.storage import HasBlobs
-from zeo_server.config import Configuration, StorageSection, file_storage, load, numbered, parse_address
+from zeo_server.allow_list import DEFAULT_CLASSES
+from zeo_server.config import Configuration, StorageSection, class_names, file_storage, load, numbered, parse_address
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
@@ -108,6 +109,8 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
     assert configuration.invalidation_queue_size == 250
     assert configuration.transaction_timeout_s == 60
     assert configuration.invalidation_age_s == 3600
+    assert configuration.client_conflict_resolution
+    assert configuration.conflict_resolution_classes == list(DEFAULT_CLASSES)
     assert configuration.pid_filename == "var/zeo.pid"
     assert configuration.start_logging is not None
     assert [(storage.name, storage.what) for storage in configuration.storages] == [
@@ -120,7 +123,6 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
         "authentication-protocol",
         "authentication-database",
         "authentication-realm",
-        "client-conflict-resolution",
         "packer",
     ]
 
@@ -336,3 +338,10 @@ def test_a_directory_for_blobs(text: str) -> None:
 def test_a_directory_for_blobs_is_given_once() -> None:
     file = "<filestorage>\npath Data.fs\nblob-dir blobs\n</filestorage>"
     assert "<blobstorage>: only a" in refused(ZEO + f"<blobstorage>\nblob-dir others\n{file}\n</blobstorage>")
+
+
+def test_the_classes_that_the_server_resolves() -> None:
+    assert class_names("default shop.Counter") == [*DEFAULT_CLASSES, "shop.Counter"]
+    assert class_names("") == []
+    with pytest.raises(ValueError, match="no dotted name"):
+        class_names("Counter")

@@ -5,10 +5,20 @@ from datetime import UTC, datetime
 
 import msgpack
 import pytest
+from BTrees.Length import Length
 
+from tests.core.test_resolve import record, state_of
 from tests.server.in_process import InProcess, in_process
 from tests.server.raw_client import RawClient
-from zeo_core.errors import ConflictError, POSKeyError, ReadConflictError, ReadOnlyError, StorageError
+from zeo_core.errors import (
+    ConflictError,
+    MultipleUndoErrors,
+    POSKeyError,
+    ReadConflictError,
+    ReadOnlyError,
+    StorageError,
+    UndoError,
+)
 from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, pack_id, successor
 from zeo_core.wire.frames import FrameDecoder, encode_frame
 from zeo_core.wire.methods import CLIENT_CALLS
@@ -286,3 +296,104 @@ def test_delete_object(fresh: InProcess) -> None:
         client.call("tpc_finish", 2)
         with pytest.raises(POSKeyError):
             client.load(A)
+
+
+def length(value: int) -> bytes:
+    return record(Length, value)
+
+
+def test_undo(fresh: InProcess) -> None:
+    with fresh.client() as client, fresh.client() as other:
+        first = client.commit({A: (ZERO_TID, b"one"), B: (ZERO_TID, b"b")})
+        second = client.commit({A: (first, b"two")})
+        newest, oldest = client.call("undoLog", 0, -20)
+        assert newest["user_name"] == b"user"
+        assert client.call("undoInfo", 0, 5, {"id": oldest["id"]}) == (oldest,)
+        assert client.call("get_info")["supportsUndo"] is True
+        client.one_way("tpc_begin", 1, b"", b"", {}, None, " ")
+        client.one_way("undoa", newest["id"], 1)
+        client.one_way("undoa", first, 1)
+        assert set(client.call("vote", 1)) == {A, B}
+        third = client.call("tpc_finish", 1)
+        assert third > second
+        assert {*other.invalidations()[-1][1]} == {A, B}
+        with pytest.raises(POSKeyError):
+            client.load(A)
+
+
+def test_an_undo_that_cannot_be_is_told_at_the_vote(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        first = client.commit({A: (ZERO_TID, b"one")})
+        second = client.commit({A: (first, b"two")})
+        client.one_way("tpc_begin", 1, b"", b"", {}, None, " ")
+        client.one_way("undoa", first, 1)
+        with pytest.raises(MultipleUndoErrors):
+            client.call("vote", 1)
+        client.one_way("tpc_begin", 2, b"", b"", {}, None, " ")
+        client.one_way("undoa", b"no id at all", 2)
+        with pytest.raises(UndoError):
+            client.call("vote", 2)
+        client.one_way("tpc_begin", 3, b"", b"", {}, None, " ")
+        client.one_way("undoa", second, 3)
+        client.one_way("storea", B, ZERO_TID, b"b", 3)
+        with pytest.raises(StorageError, match="after an undo"):
+            client.call("vote", 3)
+        assert client.load(A) == (b"two", second, None)
+
+
+def test_conflicts_of_btrees_are_resolved_here(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        first = client.commit({A: (ZERO_TID, length(10))})
+        second = client.commit({A: (first, length(15))})
+        client.begin(1, {A: (first, length(12)), B: (ZERO_TID, b"b")})
+        assert client.call("vote", 1) == (A,)
+        third = client.call("tpc_finish", 1)
+        assert state_of(client.load(A)[0]) == 17
+        assert client.load(A, third)[:2] == (length(15), second)
+        assert client.call("server_status")["conflicts_resolved"] == 1
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_client_that_resolves_votes_twice_and_meets_no_third_conflict(fresh: InProcess, more: bool) -> None:
+    with fresh.client() as client, fresh.client() as other:
+        first = client.commit({A: (ZERO_TID, b"one")})
+        second = client.commit({A: (first, b"two")})
+        client.begin(1, {A: (first, b"mine")})
+        told = {"oid": A, "serials": (second, first), "data": b"mine", "committed": b"two"}
+        assert client.call("vote", 1, True) == (told,)
+        other.begin(7, {A: (second, b"three")})
+        waiting = other.send("vote", 7)
+        assert not other.answered(waiting)
+        client.one_way("storea", A, second, b"both", 1)
+        if more:  # then the locks are asked for anew, behind the one who waits
+            client.one_way("storea", B, ZERO_TID, b"b", 1)
+            vote = client.send("vote", 1, True)
+            assert other.wait(waiting) == ()
+            third = other.call("tpc_finish", 7)
+            assert client.wait(vote)[0]["serials"] == (third, second)
+            client.call("tpc_abort", 1)
+            return
+        assert client.call("vote", 1, True) == ()
+        third = client.call("tpc_finish", 1)
+        with pytest.raises(ConflictError):
+            other.wait(waiting)
+        assert client.load(A) == (b"both", third, None)
+
+
+def test_a_client_that_leaves_while_it_resolves_frees_its_locks(fresh: InProcess) -> None:
+    with fresh.client() as other:
+        with fresh.client() as client:
+            first = client.commit({A: (ZERO_TID, b"one")})
+            second = client.commit({A: (first, b"two")})
+            client.begin(1, {A: (first, b"mine")})
+            assert len(client.call("vote", 1, True)) == 1
+        other.commit({A: (second, b"three")})
+
+
+def test_without_being_asked_a_client_gets_no_conflicts_to_resolve(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        first = client.commit({A: (ZERO_TID, b"one")})
+        client.commit({A: (first, b"two")})
+        client.begin(1, {A: (first, b"mine")})
+        with pytest.raises(ConflictError):
+            client.call("vote", 1)

@@ -14,6 +14,7 @@ from zeo_core.ids import is_id
 __all__ = [
     "BLOB_CHUNK_MAX_BYTES",
     "CLIENT_CALLS",
+    "CLIENT_RESOLUTION",
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
     "SERVER_PUSHES",
@@ -24,6 +25,10 @@ __all__ = [
 
 BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
 """The most of a blob that one message may bring, so that no peer makes the other hold a whole one. ZEO sends 59,000."""
+
+CLIENT_RESOLUTION = "client-resolution"
+"""An extension of zeod: a client that resolves conflicts may say so with each vote, whatever the server's settings for
+all clients. What it gets is what ZEO's clients get, and the committed data as `committed` if they are at hand."""
 
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
@@ -91,6 +96,14 @@ def _count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
+def _integer(value: object) -> bool:
+    return type(value) is int
+
+
+def _optional_map(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
 def _number(value: object) -> bool:
     return type(value) in (int, float)
 
@@ -137,6 +150,8 @@ _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
 _DATA = Argument("data", "bytes", _bytes)
 _CHUNK = Argument("chunk", f"up to {BLOB_CHUNK_MAX_BYTES} bytes", _chunk)
 _TXN = Argument("txn", "an integer or text, unique on the connection", _key)
+_FIRST = Argument("first", "a count", _count, optional=True)
+_LAST = Argument("last", "an integer", _integer, optional=True)
 _ITERATOR = Argument("iterator", "an iterator's number", _count)
 
 
@@ -225,11 +240,18 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "Add an object whose blob is the file `filename` in the object's directory of a shared blob directory.",
     ),
     Method(
-        "vote",
-        (_TXN,),
-        "a list of oids that the server resolved",
+        "undoa",
+        (Argument("transaction_id", "bytes", _bytes), _TXN),
+        None,
         True,
-        "Check everything and promise to finish; ConflictError, ReadConflictError.",
+        "Take back the transaction of that id in an undo log; nothing may be stored after it.",
+    ),
+    Method(
+        "vote",
+        (_TXN, Argument("resolves", "a flag", _flag, optional=True)),
+        "a list of oids that the server resolved or undid; or of conflicts, to be resolved before another vote",
+        True,
+        "Check everything and promise to finish; ConflictError, ReadConflictError, UndoError.",
     ),
     Method("tpc_finish", (_TXN,), "the new tid", True, "Commit: on disk when the reply comes."),
     Method("tpc_abort", (_TXN,), "None", True, "Forget the transaction; harmless for an unknown one."),
@@ -246,6 +268,20 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "None, after the blob was pushed",
         False,
         "Push the blob that transaction `serial` wrote for `oid`; POSKeyError.",
+    ),
+    Method(
+        "undoLog",
+        (_FIRST, _LAST),
+        "a list of maps: id, time, user_name, description, size, and the extension's keys",
+        False,
+        "What may be undone, newest first, from line `first` to line `last`; a negative `last` counts lines.",
+    ),
+    Method(
+        "undoInfo",
+        (_FIRST, _LAST, Argument("specification", "a map or None", _optional_map, optional=True)),
+        "a list of maps: id, time, user_name, description, size, and the extension's keys",
+        False,
+        "The same of those lines only that have these keys and values.",
     ),
     Method(
         "record_iternext",

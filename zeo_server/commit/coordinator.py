@@ -12,34 +12,36 @@ No load can be answered in between.
 import asyncio
 import contextlib
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 
 from zeo_core.errors import (
     ConflictError,
     POSKeyError,
-    ReadConflictError,
-    RecordFormatError,
     StorageClosedError,
-    StorageError,
     StorageTransactionError,
-    ZeodError,
+    UndoError,
 )
-from zeo_core.ids import ZERO_TID, Oid, Tid
-from zeo_core.record import class_name
-from zeo_core.storage import LoadsCached, Packs, ServedStorage, WrittenGroup
-from zeo_core.transaction import Invalidation
+from zeo_core.ids import Oid, Tid, successor
+from zeo_core.storage import LoadsCached, ServedStorage, Undoes, WrittenGroup
+from zeo_core.transaction import Invalidation, ObjectWrite
 from zeo_core.wire.codec import Encoder
+from zeo_core.zodb_records import tid_from_undo_id
+from zeo_server.allow_list import AllowList
+from zeo_server.commit.conflicts import Checked, Checker
 from zeo_server.commit.group import GroupWriter, Outcome
 from zeo_server.commit.locks import ObjectLocks
 from zeo_server.commit.phases import ENDED, IN_DOUBT, Phase, Step
+from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
 from zeo_server.commit.timeout import Timeouts
-from zeo_server.commit.transaction import Answer, BlobSource, Member, ServerTransaction
+from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, ServerTransaction
+from zeo_server.commit.undoing import repeated_blobs, undo_writes
 from zeo_server.commit.uploads import Uploads
 from zeo_server.invalidation import Audience, InvalidationLog
+from zeo_server.packing import Packing
 from zeo_server.status import Counters, StorageStatus
+from zeo_server.undo_lines import UndoLines
 
 __all__ = ["OPEN_TRANSACTIONS_MAX", "TRANSACTION_MAX_BYTES", "Coordinator"]
 
@@ -64,6 +66,8 @@ class Coordinator:
         timeout_s: float = 30.0,
         invalidation_log: InvalidationLog | None = None,
         max_bytes: int = TRANSACTION_MAX_BYTES,
+        resolution_classes: AllowList | None = None,
+        clients_resolve: bool = False,
     ) -> None:
         self.storage = storage
         self.load = storage.load_cached if isinstance(storage, LoadsCached) else storage.load_before
@@ -75,17 +79,20 @@ class Coordinator:
         self._loop = loop
         self._max_bytes = max_bytes
         self._encoder = Encoder()
+        classes = AllowList() if resolution_classes is None else resolution_classes
+        self._resolver = Resolver(storage.load_before, classes)
+        self._checker = Checker(storage, self._resolver, name)
+        self._clients_resolve = clients_resolve
         self._open: dict[Member, dict[Hashable, ServerTransaction]] = {}
         self._in_doubt: set[ServerTransaction] = set()
         self._promised_bytes = 0  # of all transactions in doubt
-        # What can fail is to fail at the vote (lesson B28); a storage without a disk has nothing to check.
-        self._check_room: Callable[[int], None] | None = getattr(storage, "check_room", None)
         self._locks: ObjectLocks[ServerTransaction] = ObjectLocks()
         self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name)
         self.uploads = Uploads(storage, loop, name)
         self._stopping: str | None = None
-        self._closed = threading.Event()  # for the thread that packs
+        self.packing = Packing(storage, loop, name, self._tell_info)
+        self.undo_lines = UndoLines(storage)
         self._settled = asyncio.Event()
         self._settled.set()
 
@@ -157,12 +164,47 @@ class Coordinator:
         """Stage the demand that `serial` is current; StorageTransactionError if there is no such transaction."""
         self._find(member, txn_id).check(oid, serial)
 
-    def vote(self, member: Member, txn_id: Hashable, answer: Answer) -> None:
-        """Lock and check; `answer` gets the list of oids resolved (none yet), or the error, now or later."""
+    def undo(self, member: Member, txn_id: Hashable, transaction_id: bytes) -> None:
+        """Stage the undoing of a transaction; StorageTransactionError if there is none to stage it in."""
+        transaction = self._find(member, txn_id)
+        try:
+            if not isinstance(self.storage, Undoes):
+                raise UndoError(f"storage {self.name} undoes nothing")  # noqa: TRY301
+            transaction.undo(tid_from_undo_id(transaction_id))
+        except UndoError as error:
+            transaction.doom(error)
+
+    def vote(self, member: Member, txn_id: Hashable, answer: Answer, *, resolves: bool = False) -> None:
+        """Lock and check; `answer` gets the list of oids that the server changed, or the error, now or later.
+
+        From a client that resolves conflicts it may get a list of conflicts instead: it is to store what it made of
+        them and to vote again.
+        """
         transaction = self._find(member, txn_id)
         transaction.move(Step.VOTE)
         transaction.answer = answer
-        if transaction.blobs and transaction.error is None:
+        transaction.resolves = resolves or self._clients_resolve
+        self._timeouts.stop(transaction)
+        if transaction.undos and isinstance(self.storage, Undoes):
+            tids, staged = transaction.undos, dict(transaction.writes)
+            future = self.uploads.run(partial(undo_writes, self.storage, tids, staged))
+            future.add_done_callback(partial(self._undone, transaction))
+        else:
+            self._stage_blobs(transaction)
+
+    def _undone(self, transaction: ServerTransaction, future: "asyncio.Future[dict[Oid, ObjectWrite]]") -> None:
+        error = future.exception()
+        if transaction.phase in ENDED:
+            return  # its client went away meanwhile
+        if isinstance(error, Exception):
+            transaction.doom(error)
+        else:
+            transaction.take_undone(future.result())
+            transaction.blobs.update(repeated_blobs(self.storage, future.result()))
+        self._stage_blobs(transaction)
+
+    def _stage_blobs(self, transaction: ServerTransaction) -> None:
+        if transaction.blobs and transaction.error is None and transaction.stage is None:
             # What can fail is to fail at the vote (lesson B28): the blobs are on disk before any lock is asked for.
             self.uploads.stage(transaction, partial(self._staged, transaction))
         else:
@@ -176,13 +218,19 @@ class Coordinator:
 
     def _lock(self, transaction: ServerTransaction) -> None:
         # Serials only grow: a conflict seen now is one for good, so the loser need not wait for locks to hear of it.
-        fault = self._fault(transaction)
-        if fault is not None:
-            self._refuse(transaction, fault)
-        elif self._locks.request(transaction, transaction.writes, transaction.checks.keys() - transaction.writes):
-            self._grant(transaction)
-        else:
-            _log.debug("%s: %r waits for its locks, as %d do", self.name, transaction, self._locks.waiting())
+        checked = self._check(transaction)
+        writes, reads = tuple(transaction.writes), tuple(transaction.checks.keys() - transaction.writes)
+        if checked.fault is not None:
+            self._refuse(transaction, checked.fault)
+            self._release([transaction])
+            return
+        if not self._locks.covers(transaction, writes, reads):
+            self._release([transaction])  # what it holds from an earlier vote, when it had fewer objects
+            if not self._locks.request(transaction, writes, reads):
+                _log.debug("%s: %r waits for its locks, as %d do", self.name, transaction, self._locks.waiting())
+                return
+        if not self._answer_vote(transaction, checked):
+            self._release([transaction])
 
     def finish(self, member: Member, txn_id: Hashable, answer: Answer) -> None:
         """Have a voted transaction written; `answer` gets its tid when it is on disk and visible, or the error."""
@@ -197,34 +245,6 @@ class Coordinator:
         transaction = self._open[member].get(txn_id)
         if transaction is not None:
             self._abort(transaction)
-
-    def pack(self, until_s: float, answer: Answer) -> None:
-        """Pack the storage, in a thread that has the work done elsewhere; `answer` gets None, or the error.
-
-        StorageError if it is no storage that can be packed.
-        """
-        storage = self.storage
-        if not isinstance(storage, Packs):
-            raise StorageError(f"storage {self.name} cannot be packed")
-
-        def packed(future: "asyncio.Future[None]") -> None:
-            error = future.exception()
-            if error is None:
-                _log.info("%s: packed, %d bytes now", self.name, storage.byte_size())
-                self.audience.tell(self._encoder.one_way("info", (self.info(),)))
-            else:
-                _log.error("%s: not packed: %s", self.name, error)
-            answer(error)
-
-        _log.info("%s: packing %d bytes", self.name, storage.byte_size())
-        steps = storage.pack_steps(until_s)
-        self._loop.run_in_executor(None, self._walk, steps).add_done_callback(packed)
-
-    def _walk(self, steps: Iterator[object]) -> None:
-        """Do all steps, in a thread; give up when the server stops, which must not wait for a pack."""
-        for _ in steps:
-            if self._closed.is_set():
-                raise StorageClosedError("the server is stopping")
 
     def change_timeout(self, timeout_s: float) -> None:
         """Give clients that much time between vote and finish from now on; 0 for ever."""
@@ -260,7 +280,8 @@ class Coordinator:
     async def close(self) -> None:
         """Write and answer what is with the writer and end its thread. The storage stays open."""
         self.refuse_votes("the server is stopping")
-        self._closed.set()
+        self.packing.close()
+        self.undo_lines.close()
         # The writer posts its outcomes before it ends, so they are dealt with before this returns.
         await self._loop.run_in_executor(None, self._writer.close)
         await self.uploads.close()
@@ -274,32 +295,69 @@ class Coordinator:
             raise _no_transaction(txn_id)
         return transaction
 
-    def _fault(self, transaction: ServerTransaction) -> Exception | None:
-        """Return why a vote cannot be granted: a remembered error, the first conflict, or that the server stops."""
-        if transaction.error is not None:
-            return transaction.error
-        if self._stopping is not None:
-            return StorageClosedError(self._stopping)
-        current_tid = self.storage.current_tid
+    def _check(self, transaction: ServerTransaction) -> Checked:
+        if self._stopping is not None and transaction.error is None:
+            return Checked(StorageClosedError(self._stopping))
+        return self._checker.check(transaction, self._promised_bytes + transaction.size_bytes)
+
+    def _answer_vote(self, transaction: ServerTransaction, checked: Checked) -> bool:
+        """Answer the vote of a transaction that holds its locks, now or when its conflicts are resolved here.
+
+        False if it is refused.
+        """
+        if checked.fault is not None:
+            self._refuse(transaction, checked.fault)
+            return False
+        here = [conflict for conflict in checked.conflicts if self._resolver.can(conflict)]
         try:
-            transaction.check_restorable(self.storage.last_tid())
-            for oid, serial, data, _, _ in transaction.writes.values():
-                committed = current_tid(oid)
-                if committed is None and data is None and oid not in transaction.restored:
-                    return POSKeyError(oid)
-                committed = committed or ZERO_TID
-                if committed != serial and oid not in transaction.restored:
-                    return ConflictError(oid=oid, serials=(committed, serial), class_name=_class_name(data))
-            for oid, serial in transaction.checks.items():
-                committed = current_tid(oid) or ZERO_TID
-                if committed != serial and oid not in transaction.writes:
-                    return ReadConflictError(oid=oid, serials=(committed, serial))
-            if self._check_room is not None:
-                self._check_room(self._promised_bytes + transaction.size_bytes)
-        except (ZeodError, OSError) as error:
-            _log.error("%s: a vote is refused: %s", self.name, error)
-            return error
-        return None
+            resolved = [self._resolver.resolve_at_once(conflict, self.load) for conflict in here]
+        except BlockingIOError:
+            future = self.uploads.run(lambda: [self._resolver.resolve(conflict) for conflict in here])
+            future.add_done_callback(partial(self._resolved, transaction, checked.conflicts, here))
+            return True
+        return self._take_resolved(transaction, checked.conflicts, here, resolved)
+
+    def _resolved(
+        self,
+        transaction: ServerTransaction,
+        conflicts: Sequence[Conflict],
+        here: Sequence[Conflict],
+        future: "asyncio.Future[list[bytes | None]]",
+    ) -> None:
+        if transaction.phase not in ENDED and not self._take_resolved(transaction, conflicts, here, future.result()):
+            self._release([transaction])
+
+    def _take_resolved(
+        self,
+        transaction: ServerTransaction,
+        conflicts: Sequence[Conflict],
+        here: Sequence[Conflict],
+        resolved: Sequence[bytes | None],
+    ) -> bool:
+        for conflict, data in zip(here, resolved, strict=True):
+            if data is not None:
+                transaction.take_resolved(conflict.oid, conflict.committed, data)
+                self.counters.conflicts_resolved += 1
+        left = [conflict for conflict in conflicts if conflict.oid not in transaction.resolved]
+        if transaction.error is not None:  # what was resolved made it too large
+            self._refuse(transaction, transaction.error)
+        elif not left:
+            self._grant(transaction)
+        elif transaction.resolves:
+            transaction.move(Step.CONFLICT)
+            self._timeouts.start(transaction)
+            _give(transaction, [conflict.as_map(self._committed_data(conflict)) for conflict in left])
+        else:
+            self._refuse(transaction, left[0].error())
+        return transaction.phase not in ENDED
+
+    def _committed_data(self, conflict: Conflict) -> bytes | None:
+        """Return the committed data if they are in memory."""
+        try:
+            revision = self.load(conflict.oid, successor(conflict.committed))
+        except (BlockingIOError, POSKeyError):
+            return None
+        return None if revision is None or len(revision.data) > AT_ONCE_MAX_BYTES else revision.data
 
     def _grant(self, transaction: ServerTransaction) -> None:
         transaction.move(Step.GRANT)
@@ -307,7 +365,7 @@ class Coordinator:
         self._promised_bytes += transaction.size_bytes
         self._settled.clear()
         self._timeouts.start(transaction)
-        _give(transaction, [])
+        _give(transaction, list(transaction.resolved))
         if len(self._in_doubt) == 1:
             # Nobody else can finish before it but who votes from now on: the disk may begin while its client is told,
             # and not before that, since the writer's thread and the loop's cannot both run Python.
@@ -355,12 +413,8 @@ class Coordinator:
             transaction = ready.popleft()
             if transaction.phase in ENDED:
                 continue  # its client left while it stood in this queue
-            fault = self._fault(transaction)
-            if fault is None:
-                self._grant(transaction)
-            else:
+            if not self._answer_vote(transaction, self._check(transaction)):
                 ready.extend(self._locks.release(transaction))
-                self._refuse(transaction, fault)
 
     def _timed_out(self, transaction: ServerTransaction) -> None:
         member = transaction.member
@@ -368,6 +422,9 @@ class Coordinator:
         _log.critical("%s: %s: %r", self.name, reason, transaction)
         self._abort(transaction)
         member.disconnect(reason)
+
+    def _tell_info(self) -> None:
+        self.audience.tell(self._encoder.one_way("info", (self.info(),)))
 
     def _post(self, outcome: Outcome[ServerTransaction]) -> None:
         self._loop.call_soon_threadsafe(self._written, outcome)
@@ -426,10 +483,3 @@ def _give(transaction: ServerTransaction, outcome: object) -> None:
 
 def _no_transaction(txn_id: Hashable) -> StorageTransactionError:
     return StorageTransactionError(f"no transaction {txn_id!r} is open on this connection")
-
-
-def _class_name(data: bytes | None) -> str | None:
-    try:
-        return class_name(data) if data else None
-    except RecordFormatError:
-        return None  # the conflict is to be reported all the same

@@ -52,6 +52,11 @@ class ObjectLocks(Generic[Owner]):
         place = self._places.get(owner)
         return place is not None and not place.blocked
 
+    def covers(self, owner: Owner, oids: Iterable[Oid], shared: Iterable[Oid]) -> bool:
+        """Tell whether `owner` holds all of `oids` alone and all of `shared` at least together with others."""
+        held, held_shared = self._oids.get(owner, ((), ()))
+        return self.holds(owner) and {*held} >= {*oids} and {*held, *held_shared} >= {*shared}
+
     def waiting(self) -> int:
         """Return how many owners wait."""
         return sum(1 for place in self._places.values() if place.blocked)

@@ -1,10 +1,14 @@
 """The phases of a transaction on the server, as a table.
 
     BEGUN --vote--> WAITING --grant--> VOTED --finish--> FINISHING --written--> COMMITTED
-      |                |                 |                   |
+      |              |  A                |                   |
+      |       conflict  vote             |                   |
+      |              V  |                |                   |
+      |            RESOLVING             |                   |
       +----- abort or refusal (conflict, timeout, lost client) or a failed write ----> ABORTED
 
-A transaction holds places in the queues of its objects from WAITING on, and the locks themselves from VOTED on.
+A transaction holds places in the queues of its objects from WAITING on, and the locks themselves from VOTED on. It
+holds them, too, while its client is RESOLVING conflicts: so the second vote finds no new ones.
 FINISHING cannot be aborted: the writer's thread has the transaction, and only it knows whether it is on disk. A client
 that goes away in that phase has its transaction finished without it (lesson B17).
 """
@@ -22,6 +26,7 @@ class Phase(enum.Enum):
 
     BEGUN = "begun"
     WAITING = "waiting for its locks"
+    RESOLVING = "having conflicts resolved by its client"
     VOTED = "voted"
     FINISHING = "finishing"
     COMMITTED = "committed"
@@ -34,6 +39,7 @@ class Step(enum.Enum):
     STAGE = "store"  # another object or check, from the client
     VOTE = "vote"  # from the client
     GRANT = "grant"  # all locks are held and every serial is the committed one
+    CONFLICT = "conflict"  # all locks are held, and the client is asked to resolve conflicts
     REFUSE = "refuse"  # a conflict, or an error remembered from a one-way call
     FINISH = "finish"  # from the client
     WRITTEN = "written"  # the group is on disk and published
@@ -43,7 +49,13 @@ class Step(enum.Enum):
 
 TRANSITIONS: Mapping[Phase, Mapping[Step, Phase]] = {
     Phase.BEGUN: {Step.STAGE: Phase.BEGUN, Step.VOTE: Phase.WAITING, Step.ABORT: Phase.ABORTED},
-    Phase.WAITING: {Step.GRANT: Phase.VOTED, Step.REFUSE: Phase.ABORTED, Step.ABORT: Phase.ABORTED},
+    Phase.WAITING: {
+        Step.GRANT: Phase.VOTED,
+        Step.CONFLICT: Phase.RESOLVING,
+        Step.REFUSE: Phase.ABORTED,
+        Step.ABORT: Phase.ABORTED,
+    },
+    Phase.RESOLVING: {Step.STAGE: Phase.RESOLVING, Step.VOTE: Phase.WAITING, Step.ABORT: Phase.ABORTED},
     Phase.VOTED: {Step.FINISH: Phase.FINISHING, Step.ABORT: Phase.ABORTED},
     Phase.FINISHING: {Step.WRITTEN: Phase.COMMITTED, Step.FAILED: Phase.ABORTED},
     Phase.COMMITTED: {},

@@ -1,10 +1,11 @@
 """A transaction on the server from tpc_begin to its end: what its client has staged, and its phase."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from zeo_core.errors import StorageError
+from zeo_core.errors import ConflictError, RecordFormatError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
+from zeo_core.record import class_name
 from zeo_core.storage import BlobStage
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, check_extension, extension_bytes
 from zeo_server.commit.phases import Phase, Step, advance
@@ -15,6 +16,7 @@ __all__ = [
     "OBJECT_OVERHEAD_BYTES",
     "Answer",
     "BlobSource",
+    "Conflict",
     "Member",
     "ServerTransaction",
     "metadata_from_wire",
@@ -51,6 +53,30 @@ class BlobSource(Protocol):
         """Remove the file if it is still there; harmless when repeated."""
 
 
+class Conflict(NamedTuple):
+    """An object that was changed since: the serials committed and read, and the data that were to be stored."""
+
+    oid: Oid
+    committed: Tid
+    read: Tid
+    data: bytes | None
+
+    def error(self) -> ConflictError:
+        """Return what a client is told that cannot resolve it."""
+        try:
+            name = class_name(self.data) if self.data else None
+        except RecordFormatError:
+            name = None  # the conflict is to be reported all the same
+        return ConflictError(oid=self.oid, serials=(self.committed, self.read), class_name=name)
+
+    def as_map(self, committed_data: bytes | None) -> dict[str, object]:
+        """Return what a client is told that can; with the committed data, if they are at hand, it need not ask."""
+        told: dict[str, object] = {"oid": self.oid, "serials": (self.committed, self.read), "data": self.data}
+        if committed_data is not None:
+            told["committed"] = committed_data
+        return told
+
+
 class ServerTransaction:
     """One transaction of one client.
 
@@ -60,7 +86,7 @@ class ServerTransaction:
 
     __slots__ = (
         *("_prepared", "answer", "blobs", "checks", "error", "id", "max_bytes", "member", "metadata", "phase"),
-        *("restored", "size_bytes", "stage", "status", "tid", "writes"),
+        *("resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos", "writes"),
     )
 
     def __init__(self, member: Member, txn_id: Hashable, max_bytes: int) -> None:
@@ -72,6 +98,9 @@ class ServerTransaction:
         self.writes: dict[Oid, ObjectWrite] = {}
         self.checks: dict[Oid, Tid] = {}
         self.restored: set[Oid] = set()  # oids of writes for which conflicts are not looked for
+        self.undos: list[Tid] = []  # the transactions to be taken back, until the vote
+        self.resolved: dict[Oid, None] = {}  # what the server changed itself, by resolving or undoing, in this order
+        self.resolves = False  # its client resolves conflicts
         self.tid: Tid | None = None
         self.status = b" "
         self.size_bytes = 0
@@ -106,6 +135,26 @@ class ServerTransaction:
         self._stage(ObjectWrite(oid, ZERO_TID, data, data_tid))
         self.restored.add(oid)
 
+    def undo(self, tid: Tid) -> None:
+        """Take back a transaction; what that changes is found out at the vote."""
+        if self.phase is not _BEGUN:
+            self.move(Step.STAGE)
+        if self.error is None:
+            self.undos.append(tid)
+            self._grow(OBJECT_OVERHEAD_BYTES)
+
+    def take_undone(self, writes: Mapping[Oid, ObjectWrite]) -> None:
+        """Stage what was found out about that."""
+        self.undos = []
+        for oid, write in writes.items():
+            self._replace(write)
+            self.resolved[oid] = None
+
+    def take_resolved(self, oid: Oid, committed: Tid, data: bytes) -> None:
+        """Stage what the server has made of a conflict with the revision `committed`."""
+        self._replace(self.writes[oid]._replace(serial=committed, data=data))
+        self.resolved[oid] = None
+
     def restore_as(self, tid: Tid | None, status: str) -> None:
         """Ask for the tid and status that the transaction has in another storage; StorageError for a status of none."""
         if status not in (" ", "p"):
@@ -122,6 +171,13 @@ class ServerTransaction:
             self.move(Step.STAGE)
         if self.error is not None:
             return
+        if self.undos:
+            self.doom(StorageError("nothing can be stored after an undo in the same transaction"))
+            return
+        self._replace(write)
+
+    def _replace(self, write: ObjectWrite) -> None:
+        self._prepared = None
         replaced = self.writes.pop(write.oid, None)
         if replaced is not None:
             self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES

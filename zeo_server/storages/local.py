@@ -12,10 +12,10 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from threading import Lock, RLock
 from typing import Any, NoReturn
 
+from zeo_core.classes import import_class
 from zeo_core.errors import (
     ConflictError,
     POSKeyError,
@@ -37,7 +37,6 @@ __all__ = [
     "LocalStorage",
     "OidSequence",
     "check_writable",
-    "import_class",
     "metadata_of",
     "restored_metadata_of",
     "tid_for",
@@ -153,11 +152,6 @@ def _class_name(data: bytes) -> str | None:
         return class_name(data)
     except RecordFormatError:
         return None
-
-
-def import_class(module: str, name: str) -> Any:
-    """Return a class by its names, as unpickling would; ImportError or AttributeError if there is none."""
-    return getattr(import_module(module), name)
 
 
 def _unchanged(data: bytes) -> bytes:

@@ -34,6 +34,11 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "next": ([OID, None], [value for value in NOT_IDS if value is not None]),
     "start": ([TID, None], [value for value in NOT_IDS if value is not None]),
     "stop": ([TID, None], [value for value in NOT_IDS if value is not None]),
+    "transaction_id": ([b"", TID], [None, 5, "text", (), {}, 1.5]),
+    "first": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "last": ([0, -20, 2**63], [None, "5", 1.5, True, ()]),
+    "specification": ([{}, {"user_name": "u"}, None], [(), "text", b"", 5]),
+    "resolves": ([True, False, None], ["yes", b"", (), 1.5]),
     "iterator": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "iterators": ([(), (0, 5)], [None, 5, {}, ("a",), (None,), (-1,), b"x"]),
     "txn": ([1, -1, 2**63, "a", b"b"], [None, (), (1,), {}, 1.5]),
@@ -146,7 +151,7 @@ def test_the_table_has_what_this_version_serves() -> None:
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
         *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "sendBlob"),
         *("deleteObject", "restorea", "record_iternext", "iterator_start", "iterator_next", "iterator_gc"),
-        *("iterator_record_start", "iterator_record_next"),
+        *("iterator_record_start", "iterator_record_next", "undoa", "undoLog", "undoInfo"),
     }
     assert set(SERVER_PUSHES) == {
         *("invalidateTransaction", "info", "receiveBlobStart", "receiveBlobChunk", "receiveBlobStop"),
@@ -168,7 +173,7 @@ def test_the_one_way_methods_are_zeos() -> None:
     assert one_way == {
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "set_client_label"),
         *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
-        *("deleteObject", "restorea", "iterator_gc"),
+        *("deleteObject", "restorea", "iterator_gc", "undoa"),
         *SERVER_PUSHES,
     }
 
@@ -176,12 +181,24 @@ def test_the_one_way_methods_are_zeos() -> None:
 def test_whoever_reads_only_may_call_what_writes_nothing() -> None:
     assert {name for name, method in CLIENT_CALLS.items() if method.writes} == {
         *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
-        *("pack", "deleteObject", "restorea", "storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
+        *(
+            "undoa",
+            "pack",
+            "deleteObject",
+            "restorea",
+            "storeBlobStart",
+            "storeBlobChunk",
+            "storeBlobEnd",
+            "storeBlobShared",
+        ),
     }
     assert not any(method.writes for method in SERVER_PUSHES.values())
 
 
-OF_EXTENSIONS = {"iterator_start": 1}  # arguments that ZEO does not have; only a client that knows them sends them
+OF_EXTENSIONS = {
+    "iterator_start": 1,
+    "vote": 1,
+}  # arguments that ZEO does not have; only a client that knows them sends them
 NOT_ZEOS = {"getSize"}  # ZEO tells the size in get_info's map only, so that a client of ours must ask there
 
 

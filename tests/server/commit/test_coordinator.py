@@ -477,5 +477,5 @@ async def test_a_storage_that_cannot_be_packed_says_so() -> None:
     foreign: Any = Foreign(MappingStorage())
     coordinator = Coordinator(foreign, asyncio.get_running_loop())
     with pytest.raises(StorageError, match="storage 1 cannot be packed"):
-        coordinator.pack(0.0, lambda _outcome: None)
+        coordinator.packing.start(0.0, lambda _outcome: None)
     await coordinator.close()

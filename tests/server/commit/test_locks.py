@@ -150,3 +150,13 @@ class LocksAgainstModel(RuleBasedStateMachine):
 
 TestLocksAgainstModel = LocksAgainstModel.TestCase
 TestLocksAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_what_an_owner_covers() -> None:
+    locks: ObjectLocks[str] = ObjectLocks()
+    assert not locks.covers("a", (), ())
+    assert locks.request("a", [A, B], [C])
+    assert locks.covers("a", [A], [C, B])
+    assert not locks.covers("a", [C], [])
+    assert not locks.request("b", [A], [])
+    assert not locks.covers("b", [A], [])

@@ -43,3 +43,10 @@ def test_every_other_phase_leads_to_an_end() -> None:
 
 def test_in_doubt_is_what_only_the_end_of_the_commit_settles() -> None:
     assert {Phase.VOTED, Phase.FINISHING} == IN_DOUBT
+
+
+def test_a_client_that_resolves_votes_again() -> None:
+    phase = Phase.BEGUN
+    for step in (Step.STAGE, Step.VOTE, Step.CONFLICT, Step.STAGE, Step.VOTE, Step.GRANT):
+        phase = advance(phase, step)
+    assert phase is Phase.VOTED

@@ -7,10 +7,11 @@ import pytest
 
 from tests.contract.storages import Txn, commit
 from tests.core.test_resolve import Counter, Faulty, record, state_of
+from zeo_core.classes import import_class
 from zeo_core.errors import ConflictError, StorageError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
-from zeo_server.storages.local import MAX_METADATA_BYTES, OidSequence, check_writable, import_class, metadata_of
+from zeo_server.storages.local import MAX_METADATA_BYTES, OidSequence, check_writable, metadata_of
 from zeo_server.storages.mapping import MappingStorage
 
 A = pack_id(1)

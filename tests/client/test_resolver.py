@@ -1,0 +1,58 @@
+"""Resolving conflicts on the client."""
+
+import pytest
+
+from tests.core.test_resolve import Counter, record, state_of
+from zeo_client.replies import ToResolve
+from zeo_client.resolver import Resolver
+from zeo_core.errors import ConflictError, POSKeyError
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
+
+A = pack_id(1)
+READ, COMMITTED = pack_id(10), pack_id(11)
+STATES = {READ: record(Counter, {"n": 10}), COMMITTED: record(Counter, {"n": 15})}
+
+
+def load_serial(oid: Oid, tid: Tid) -> bytes:
+    if tid not in STATES:
+        raise POSKeyError(oid)
+    return STATES[tid]
+
+
+def test_both_changes_are_kept() -> None:
+    resolver = Resolver("test", load_serial)
+    new = record(Counter, {"n": 12})
+    assert state_of(resolver.resolve(ToResolve(A, COMMITTED, READ, None), new)) == {"n": 17}
+    told = record(Counter, {"n": 100})
+    assert state_of(resolver.resolve(ToResolve(A, COMMITTED, READ, told), new)) == {"n": 102}
+
+
+@pytest.mark.parametrize(
+    ("read", "new"),
+    [
+        (READ, b"no record"),
+        (READ, None),
+        (pack_id(9), record(Counter, {"n": 12})),
+        (ZERO_TID, record(Counter, {"n": 12})),
+    ],
+)
+def test_what_cannot_be_resolved_is_a_conflict(read: Tid, new: bytes | None) -> None:
+    with pytest.raises(ConflictError) as caught:
+        Resolver("test", load_serial).resolve(ToResolve(A, COMMITTED, read, None), new)
+    assert (caught.value.oid, caught.value.serials) == (A, (COMMITTED, read))
+
+
+def test_records_are_transformed_as_the_db_says() -> None:
+    class Wrapper:
+        def transform_record_data(self, data: bytes) -> bytes:
+            return data.hex().encode("ascii")
+
+        def untransform_record_data(self, data: bytes) -> bytes:
+            return bytes.fromhex(data.decode("ascii"))
+
+    wrapper = Wrapper()
+    resolver = Resolver("test", lambda oid, tid: wrapper.transform_record_data(load_serial(oid, tid)))
+    resolver.use(wrapper)
+    new = wrapper.transform_record_data(record(Counter, {"n": 12}))
+    resolved = resolver.resolve(ToResolve(A, COMMITTED, READ, None), new)
+    assert state_of(wrapper.untransform_record_data(resolved)) == {"n": 17}

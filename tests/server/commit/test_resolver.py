@@ -1,0 +1,74 @@
+"""Resolving conflicts on the server."""
+
+import pytest
+from BTrees.Length import Length
+
+from tests.contract.storages import commit
+from tests.core.test_resolve import Counter, record, state_of
+from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
+from zeo_core.transaction import Revision
+from zeo_server.allow_list import AllowList
+from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
+from zeo_server.commit.transaction import Conflict
+from zeo_server.storages.mapping import MappingStorage
+
+A = pack_id(1)
+
+
+def length(value: int) -> bytes:
+    return record(Length, value)
+
+
+@pytest.fixture
+def storage() -> MappingStorage:
+    return MappingStorage()
+
+
+@pytest.fixture
+def resolver(storage: MappingStorage) -> Resolver:
+    return Resolver(storage.load_before, AllowList())
+
+
+@pytest.fixture
+def conflict(storage: MappingStorage) -> Conflict:
+    """One began with 10, another has stored 15, now 12 is to be stored."""
+    read = commit(storage, {A: length(10)})
+    committed = commit(storage, {A: length(15)})
+    return Conflict(A, committed, read, length(12))
+
+
+def test_both_changes_are_kept(storage: MappingStorage, resolver: Resolver, conflict: Conflict) -> None:
+    assert resolver.can(conflict)
+    for resolved in (resolver.resolve(conflict), resolver.resolve_at_once(conflict, storage.load_before)):
+        assert resolved is not None
+        assert state_of(resolved) == 17
+
+
+def test_only_of_classes_on_the_list(resolver: Resolver, conflict: Conflict) -> None:
+    assert not resolver.can(conflict._replace(data=record(Counter, {"n": 1})))
+    assert not resolver.can(conflict._replace(data=b"no record"))
+    assert not resolver.can(conflict._replace(data=None))
+    assert not resolver.can(conflict._replace(read=ZERO_TID))
+
+
+def test_no_class_beside_the_list_is_loaded_from_a_state(resolver: Resolver, conflict: Conflict) -> None:
+    forged = length(12)[:-1] + b"cos\nsystem\n(S'touch /tmp/forged'\ntR."
+    assert resolver.resolve(conflict._replace(data=forged)) is None
+
+
+def test_states_that_are_gone(resolver: Resolver, conflict: Conflict) -> None:
+    assert resolver.resolve(conflict._replace(read=pack_id(5))) is None
+    assert resolver.resolve(conflict._replace(oid=pack_id(9))) is None
+
+
+def test_what_could_hold_up_the_loop_is_not_done_in_it(
+    storage: MappingStorage, resolver: Resolver, conflict: Conflict
+) -> None:
+    def cold(_oid: Oid, _tid: Tid) -> Revision | None:
+        raise BlockingIOError
+
+    with pytest.raises(BlockingIOError):
+        resolver.resolve_at_once(conflict, cold)
+    large = conflict._replace(data=length(12) + b" " * AT_ONCE_MAX_BYTES)
+    with pytest.raises(BlockingIOError):
+        resolver.resolve_at_once(large, storage.load_before)

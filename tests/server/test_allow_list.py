@@ -1,0 +1,58 @@
+"""Which classes' code the server may run."""
+
+import importlib
+import sys
+
+import pytest
+from BTrees.Length import Length
+from BTrees.OOBTree import OOBucket
+
+from zeo_server.allow_list import AllowList, check_names
+
+
+def test_those_of_btrees_are_on_it_by_default() -> None:
+    listed = AllowList()
+    assert listed.load("BTrees.Length", "Length") is Length
+    assert listed.load("BTrees.OOBTree", "OOBucket") is OOBucket
+    modules = [name.removeprefix("BTrees.") for name in sys.modules if name.startswith("BTrees.")]
+    families = [name for name in modules if name.endswith("BTree") and name[0] != "_"]
+    assert len(families) > 10
+    for family in families:
+        module = importlib.import_module(f"BTrees.{family}")
+        for name in module.__all__:
+            if name.endswith(("Bucket", "BTree", "Set")):
+                assert listed.allows(f"BTrees.{family}.{name}")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("BTrees.check", "check"),
+        ("BTrees.OOBTree", "Persistent"),  # imported there from elsewhere
+        ("BTrees.OOBTree", "__doc__"),
+        ("BTrees.OOBTree", "OOBTree.__class__"),
+        ("BTrees", "OOBTree"),
+        ("", "eval"),
+    ],
+)
+def test_nothing_else_is_given_out(module: str, name: str) -> None:
+    with pytest.raises((ImportError, AttributeError)):
+        AllowList().load(module, name)
+
+
+def test_a_list_of_ones_own() -> None:
+    listed = AllowList(["collections.OrderedDict", "decimal.*"])
+    assert listed.allows("collections.OrderedDict")
+    assert not listed.allows("collections.Counter")
+    assert listed.allows("decimal.Decimal")
+    assert not listed.allows("decimal.inner.Decimal")
+    assert not listed.allows("BTrees.Length.Length")
+    assert not AllowList([]).allows("BTrees.Length.Length")
+
+
+@pytest.mark.parametrize("name", ["", "Length", "*", ".*", "a..b", "a b.c", "BTrees.*.Length", "1.2"])
+def test_what_is_no_name_of_a_class(name: str) -> None:
+    with pytest.raises(ValueError, match="is no dotted name"):
+        check_names([name])

@@ -1,0 +1,54 @@
+"""Packing at a client's wish; tests/integration/test_pack_served.py has it with real clients."""
+
+import asyncio
+import threading
+from collections.abc import Generator
+
+from zeo_core.errors import StorageClosedError, StorageError
+from zeo_core.storage import Progress
+from zeo_server.packing import Packing
+from zeo_server.storages.mapping import MappingStorage
+
+LIMIT_S = 20
+
+
+class Slow(MappingStorage):
+    """Its packs take as many steps as the test wants, and may fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.ends, self.fails = threading.Event(), threading.Event(), False
+
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
+        while not self.ends.is_set():
+            self.began.set()
+            yield Progress("pack", 1, 2)
+        if self.fails:
+            raise StorageError("no room")
+
+
+async def outcome_of(storage: Slow, packing: Packing, *, close: bool = False) -> object:
+    outcome: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    packing.start(0.0, outcome.set_result)
+    assert await asyncio.to_thread(storage.began.wait, LIMIT_S)
+    if close:
+        packing.close()
+    else:
+        storage.ends.set()
+    return await asyncio.wait_for(outcome, LIMIT_S)
+
+
+async def test_a_pack_that_is_done_is_told() -> None:
+    storage, told = Slow(), []
+    packing = Packing(storage, asyncio.get_running_loop(), "1", lambda: told.append(1))
+    assert await outcome_of(storage, packing) is None
+    assert told == [1]
+    storage.fails = True
+    assert str(await outcome_of(storage, packing)) == "no room"
+    assert told == [1]
+
+
+async def test_a_stopping_server_gives_it_up() -> None:
+    storage = Slow()
+    packing = Packing(storage, asyncio.get_running_loop(), "1", lambda: None)
+    assert isinstance(await outcome_of(storage, packing, close=True), StorageClosedError)

@@ -1,0 +1,87 @@
+"""What stands against a commit: a check of everything that the vote promises.
+
+Serials only grow: a conflict found before the locks are held is one for good. Who resolves one holds the locks, so that
+the base of the resolution is what is committed (lesson B22).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from zeo_core.errors import POSKeyError, ReadConflictError, ZeodError
+from zeo_core.ids import ZERO_TID, Oid, Tid
+from zeo_core.storage import ServedStorage
+from zeo_server.commit.resolver import Resolver
+from zeo_server.commit.transaction import Conflict, ServerTransaction
+
+__all__ = ["Checked", "Checker"]
+
+_log = logging.getLogger("zeo_server.commit")
+
+
+class Checked(NamedTuple):
+    """What a check came to: why a vote is refused, or the conflicts that may be resolved."""
+
+    fault: Exception | None
+    conflicts: Sequence[Conflict] = ()
+
+
+class Checker:
+    """Checks transactions against one storage as it is now."""
+
+    def __init__(self, storage: ServedStorage, resolver: Resolver, name: str) -> None:
+        self._storage = storage
+        self._resolver = resolver
+        self._name = name
+        # What can fail is to fail at the vote (lesson B28); a storage without a disk has nothing to check.
+        self._check_room: Callable[[int], None] | None = getattr(storage, "check_room", None)
+
+    def check(self, transaction: ServerTransaction, byte_count: int) -> Checked:
+        """Check conflicts, and that there is room for `byte_count` bytes."""
+        if transaction.error is not None:
+            return Checked(transaction.error)
+        current_tid = self._storage.current_tid
+        try:
+            transaction.check_restorable(self._storage.last_tid())
+            conflicts = _conflicts_of(transaction, current_tid)
+            for conflict in conflicts:
+                if not self._may_be_resolved(transaction, conflict):
+                    return Checked(conflict.error())
+            stale = _stale_read_of(transaction, current_tid)
+            if stale is None and self._check_room is not None:
+                self._check_room(byte_count)
+        except POSKeyError as error:
+            return Checked(error)
+        except (ZeodError, OSError) as error:
+            _log.error("%s: a vote is refused: %s", self._name, error)
+            return Checked(error)
+        return Checked(stale, conflicts)
+
+    def _may_be_resolved(self, transaction: ServerTransaction, conflict: Conflict) -> bool:
+        if conflict.data is None or conflict.read == ZERO_TID or conflict.oid in transaction.resolved:
+            return False  # a client does not even have the data of what is resolved or undone here
+        return transaction.resolves or self._resolver.can(conflict)
+
+
+def _conflicts_of(transaction: ServerTransaction, current_tid: Callable[[Oid], Tid | None]) -> list[Conflict]:
+    """Return the objects that were changed since. POSKeyError for the deletion of what is not there."""
+    found = []
+    restored = transaction.restored
+    for oid, serial, data, _, _ in transaction.writes.values():
+        committed = current_tid(oid) or ZERO_TID
+        if data is None and committed == ZERO_TID and oid not in restored:
+            raise POSKeyError(oid)
+        if committed != serial and oid not in restored:
+            found.append(Conflict(oid, committed, serial, data))
+    return found
+
+
+def _stale_read_of(
+    transaction: ServerTransaction, current_tid: Callable[[Oid], Tid | None]
+) -> ReadConflictError | None:
+    """Return the conflict of the first object that was to be current and is not."""
+    for oid, serial in transaction.checks.items():
+        committed = current_tid(oid) or ZERO_TID
+        if committed != serial and oid not in transaction.writes:
+            return ReadConflictError(oid=oid, serials=(committed, serial))
+    return None

@@ -1,0 +1,66 @@
+"""Resolving conflicts on the server: only of classes on a list, on records that clients have sent."""
+
+import logging
+from collections.abc import Callable
+
+from zeo_core.errors import POSKeyError, RecordFormatError
+from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor
+from zeo_core.record import class_name
+from zeo_core.resolve import UnresolvedError, resolve
+from zeo_core.transaction import Revision
+from zeo_server.allow_list import AllowList
+from zeo_server.commit.transaction import Conflict
+
+__all__ = ["AT_ONCE_MAX_BYTES", "Load", "Resolver"]
+
+AT_ONCE_MAX_BYTES = 16 * 1024
+"""Records larger than this are resolved in a thread: up to here the loop is held up for well under a millisecond."""
+
+Load = Callable[[Oid, Tid], Revision | None]
+
+_log = logging.getLogger("zeo_server.commit")
+
+
+class Resolver:
+    """Resolves conflicts of objects whose classes are on a list; `load` is a storage's load_before."""
+
+    def __init__(self, load: Load, classes: AllowList) -> None:
+        self._load = load
+        self._classes = classes
+
+    def can(self, conflict: Conflict) -> bool:
+        """Tell whether that may be tried: not for a new object whose oid is taken (lesson B25), nor a deletion."""
+        if conflict.data is None or conflict.read == ZERO_TID:
+            return False
+        try:
+            return self._classes.allows(class_name(conflict.data))
+        except RecordFormatError:
+            return False
+
+    def resolve(self, conflict: Conflict) -> bytes | None:
+        """Return the record with both changes, None if there is none. May wait for the disk: for a thread."""
+        return self._resolve(conflict, self._load, None)
+
+    def resolve_at_once(self, conflict: Conflict, load: Load) -> bytes | None:
+        """Do so in the loop; BlockingIOError if that could hold it up, which `load` raises if it would wait."""
+        return self._resolve(conflict, load, AT_ONCE_MAX_BYTES)
+
+    def _resolve(self, conflict: Conflict, load: Load, max_bytes: int | None) -> bytes | None:
+        if conflict.data is None:
+            return None
+        try:
+            states = [load(conflict.oid, successor(tid)) for tid in (conflict.read, conflict.committed)]
+        except POSKeyError:
+            return None
+        old, committed = states
+        if old is None or committed is None or (old.tid, committed.tid) != (conflict.read, conflict.committed):
+            return None  # packed away, or deleted
+        records = old.data, committed.data, conflict.data
+        if max_bytes is not None and sum(map(len, records)) > max_bytes:
+            raise BlockingIOError
+        try:
+            return resolve(*records, self._classes.load)
+        except UnresolvedError as error:
+            if not error.expected:
+                _log.warning("oid %s: conflict not resolved: %s", oid_repr(conflict.oid), error)
+            return None
