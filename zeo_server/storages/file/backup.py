@@ -8,11 +8,16 @@ is not as it says is damaged and nothing is restored from it. A part is on disk 
 A chain is a full part and the incremental ones up to the next full one. The source may be open in a server, which only
 appends to it: a backup copies what is committed when it begins. A pack replaces the file; that is noticed by the
 checksums of what is backed up already, and makes the next backup a full one.
+
+A part comes with the blobs of its records, if their directory is given: see backup_blobs.py. A server has the blobs of
+a transaction in their places before the transaction counts, so that those of all records that are copied are there,
+unless a pack removes some meanwhile: then there is no backup, and the next try makes a full one.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -24,11 +29,14 @@ from typing import Any
 import zc.lockfile
 
 from zeo_core.errors import FileLockedError, StorageError
-from zeo_core.ids import MAX_TID, Tid, tid_repr
+from zeo_core.ids import MAX_TID, Tid, successor, tid_repr
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
+from zeo_server.storages.blobs import BlobDirectory
+from zeo_server.storages.file.backup_blobs import BlobList, SavedBlobs, blob_records
 from zeo_server.storages.file.format import MAGIC_SIZE, STATUS_PACKED
 from zeo_server.storages.file.fresh import refuse_existing
+from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import read_contents
 from zeo_server.storages.file.walk import Damage, Walk, open_reader
@@ -51,6 +59,7 @@ class Part:
     sha256: str
     last_tid: str
     made: str
+    blobs: BlobList | None = None
 
     @property
     def full(self) -> bool:
@@ -107,7 +116,7 @@ def _parts(manifest: dict[str, Any]) -> list[Part]:
     """Return the parts in a manifest; ValueError, or what its misshape leads to, if it is none."""
     if manifest["format"] != _FORMAT:
         raise ValueError(f"of format {manifest['format']!r}, this program knows {_FORMAT}")
-    parts = [Part(**part) for part in manifest["parts"]]
+    parts = [Part(**{**part, "blobs": _blob_list(part.get("blobs"))}) for part in manifest["parts"]]
     for before, after in pairwise(parts):
         if not after.full and before.end != after.start:
             raise ValueError(f"part {after.name!r} does not follow {before.name!r}")
@@ -121,11 +130,20 @@ def _parts(manifest: dict[str, Any]) -> list[Part]:
     return parts
 
 
+def _blob_list(fields: dict[str, Any] | None) -> BlobList | None:
+    made = None if fields is None else BlobList(**fields)
+    if made is not None and os.path.basename(made.name) != made.name:
+        raise ValueError(f"list of blobs {made.name!r} is none")
+    return made
+
+
 class Backup:
     """One backup of the file `source` into the directory `repository`: run `steps`, then read what was made."""
 
-    def __init__(self, source: str, repository: str, *, full: bool = False, quick: bool = False) -> None:
-        """Prepare a backup.
+    def __init__(
+        self, source: str, repository: str, *, full: bool = False, quick: bool = False, blob_dir: str | None = None
+    ) -> None:
+        """Prepare a backup, with the blobs in `blob_dir`, if that is given.
 
         `full` asks for a whole copy; `quick` trusts that the file is the one backed up before when the last part
         agrees, without reading again all that is backed up already.
@@ -135,6 +153,7 @@ class Backup:
         self.reason = ""
         self._full = full
         self._quick = quick
+        self._blob_dir = blob_dir
         self._reader = open_reader(source)
         try:
             os.makedirs(repository, exist_ok=True)
@@ -155,15 +174,35 @@ class Backup:
                 made = datetime.now(UTC)
                 kind = "delta" if start else "full"
                 name = f"{made:%Y-%m-%dT%H-%M-%S.%f}.{kind}"
+                blobs = yield from self._save_blobs(repository, name, start, contents.end)
                 digest = yield from self._copy(os.path.join(self._directory, name), start, contents.end)
-                self.part = Part(name, start, contents.end, digest, contents.last_tid.hex(), made.isoformat())
+                self.part = Part(name, start, contents.end, digest, contents.last_tid.hex(), made.isoformat(), blobs)
                 repository.add(self.part)
+
+    def _save_blobs(
+        self, repository: Repository, name: str, start: int, end: int
+    ) -> Generator[Progress, None, BlobList | None]:
+        if self._blob_dir is None:
+            return None
+        after = successor(repository.chain()[-1].tid) if start else None
+        source = BlobDirectory(self._blob_dir, read_only=True)
+        records = blob_records(Log(self._reader, end), after)
+        listed = yield from SavedBlobs(self._directory).save(source, records, name + ".blobs")
+        if listed.lost and not os.path.samestat(os.stat(self.source), os.fstat(self._reader.descriptor.fd)):
+            raise StorageError(f"{self.source}: was packed during the backup, which lacks blobs now: try again")
+        return listed
 
     def _start(self, repository: Repository, end: int) -> Generator[Progress, None, int]:
         """Return from which byte on the file is to be copied: 0 for a full backup."""
         chain = repository.chain()
         if self._full or not chain:
             self.reason = "as asked" if self._full else "the first"
+            return 0
+        if self._blob_dir is None and chain[-1].blobs is not None:
+            reason = "the backups so far have blobs: say where they are, or that a full backup is to be without them"
+            raise StorageError(f"{repository.path}: {reason}")
+        if self._blob_dir is not None and any(part.blobs is None for part in chain):
+            self.reason = "the first with blobs"
             return 0
         total = sum(part.end - part.start for part in chain)
         done = 0
@@ -231,9 +270,17 @@ def _lock(directory: str) -> zc.lockfile.LockFile:
 class Restore:
     """Makes the new file `target` of what is in a repository: as it was last, or as of the tid `at`."""
 
-    def __init__(self, repository: str, target: str, *, at: Tid | None = None) -> None:
-        """Choose what to restore; StorageError if the repository has nothing, or the target exists."""
+    def __init__(self, repository: str, target: str, *, at: Tid | None = None, blob_dir: str | None = None) -> None:
+        """Choose what to restore; StorageError if the repository has nothing, or the target exists.
+
+        Blobs, if the backups have them, go to `blob_dir`, which must not exist either; they are left out without it.
+        """
         refuse_existing(target)
+        if blob_dir is not None:
+            refuse_existing(blob_dir)
+        self.blobs = 0
+        self.lost_blobs = 0
+        self._blob_dir = blob_dir
         self._repository = _existing(repository)
         self._target = target
         self._at = at
@@ -253,6 +300,7 @@ class Restore:
             if self._at is not None and self.parts[-1].tid > self._at:
                 file.flush()
                 self._cut(file, self._at)
+            yield from self._restore_blobs()
             if os.path.exists(self._target + ".index"):
                 os.unlink(self._target + ".index")  # of a file that is gone: a hint that would mislead
 
@@ -268,6 +316,22 @@ class Restore:
             if self._at <= part.tid == earliest:
                 reaching = number
         return self._repository.chain(reaching)
+
+    def _restore_blobs(self) -> Iterator[Progress]:
+        """Restore the blobs of what is restored; their directory gets its name when all are there."""
+        lists = [part.blobs for part in self.parts if part.blobs is not None]
+        if self._blob_dir is None or not any(listed.count for listed in lists):
+            return
+        building, saved = self._blob_dir + ".part", SavedBlobs(self._repository.path)
+        if os.path.exists(building):
+            shutil.rmtree(building)
+        target = BlobDirectory(building, layout=lists[0].layout)
+        for listed in lists:
+            wanted = [blob for blob in saved.listed(listed) if blob.tid <= self.last_tid]
+            self.blobs += sum(1 for blob in wanted if blob.sha256)
+            self.lost_blobs += sum(1 for blob in wanted if not blob.sha256)
+            yield from saved.restore(listed, target, self.last_tid)
+        durable.replace_file(building, self._blob_dir)
 
     def _cut(self, file: BufferedRandom, at: Tid) -> None:
         """Cut off the transactions after `at`."""
@@ -299,6 +363,8 @@ def verify(repository: str) -> Iterator[Progress | str]:
                 yield Progress("verifying", done, total)
         except StorageError as error:
             yield str(error)
+        if part.blobs is not None:
+            yield from SavedBlobs(known.path).verify(part.blobs)
 
 
 def _existing(path: str) -> Repository:

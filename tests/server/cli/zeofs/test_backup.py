@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.fixtures_zeod import StartZeod
 from tests.server.cli.zeofs.run import zeofs
 from tests.server.raw_client import RawClient
+from tests.server.storages.file.blob_files import blob_paths, zodb_blobs
 from zeo_core.ids import ROOT_OID, ZERO_TID
 from zeo_server.storages.file import FileStorage
 
@@ -29,3 +30,17 @@ def test_what_cannot_be_backed_up(tmp_path: Path) -> None:
     (tmp_path / "Data.fs").write_bytes(b"FS30")
     (tmp_path / "file").write_bytes(b"")
     assert "file" in zeofs(tmp_path, "backup", "Data.fs", "file", status=2)
+
+
+def test_blobs_come_along(tmp_path: Path) -> None:
+    zodb_blobs(tmp_path)
+    assert " with 8 blobs up to " in zeofs(tmp_path, "backup", "Data.fs", "backups")
+    assert "all backups are as they were made" in zeofs(tmp_path, "restore", "--verify", "backups")
+    assert "restored with 8 blobs," in zeofs(tmp_path, "restore", "backups", "Restored.fs")
+    assert "8 records of blobs, 8 files" in zeofs(tmp_path, "check", "Restored.fs")
+    zeofs(tmp_path, "restore", "--no-blobs", "backups", "Bare.fs")
+    assert not (tmp_path / "Bare.fs.blobs").exists()
+    blob_paths(tmp_path / "blobs")[0].unlink()
+    assert "blobs: 1 blob missing" in zeofs(tmp_path, "backup", "--full", "Data.fs", "backups", status=1)
+    zeofs(tmp_path, "restore", "--blob-dir", "there", "backups", "Lost.fs")
+    assert len(blob_paths(tmp_path / "there")) == 7
