@@ -60,16 +60,19 @@ def _bytes(text: str) -> int:
 
 _Converters = Mapping[str, Callable[[str], Any]]
 
+_CONNECTION = "connection_"
 _DB_CONVERTERS: Final[_Converters] = {
-    "pool_size": int,
-    "pool_timeout": float,
-    "cache_size": int,
-    "cache_size_bytes": _bytes,
-    "historical_pool_size": int,
-    "historical_cache_size": int,
-    "historical_cache_size_bytes": _bytes,
-    "historical_timeout": float,
-    "large_record_size": _bytes,
+    "connection_pool_size": int,
+    "connection_pool_timeout": float,
+    "connection_cache_size": int,
+    "connection_cache_size_bytes": _bytes,
+    "connection_historical_pool_size": int,
+    "connection_historical_cache_size": int,
+    "connection_historical_cache_size_bytes": _bytes,
+    "connection_historical_timeout": float,
+    "connection_large_record_size": _bytes,
+    "database_name": str,
+    "xrefs": _flag,
 }
 
 _FILE_CONVERTERS: Final[_Converters] = {
@@ -140,13 +143,11 @@ def db_options(place: Place, uri: str) -> dict[str, Any]:
     """Return the arguments for DB that a place's options stand for; ConfigurationError if one has no known meaning."""
     options: dict[str, Any] = {}
     for name, value in place.connection_options.items():
-        known = _DB_CONVERTERS.get(name.removeprefix("connection_")) if name.startswith("connection_") else None
-        if name in ("database_name", "class_factory", "xrefs"):
-            options[name] = value
-        elif known is None:
+        if name not in _DB_CONVERTERS and isinstance(value, str):
             raise ConfigurationError(f"cannot open {_shown(uri)}: there is no option {name!r}")
-        else:
-            options[name.removeprefix("connection_")] = _converted(uri, name, value, known)
+        # What is no text comes from a configuration file, and is what it is to be.
+        value = _converted(uri, name, value, _DB_CONVERTERS[name]) if isinstance(value, str) else value
+        options[name.removeprefix(_CONNECTION)] = value
     return options
 
 
@@ -167,9 +168,7 @@ def _shown(uri: str) -> str:
     return repr(_PASSWORD.sub(r"\1...", uri))
 
 
-def _converted(uri: str, name: str, value: Any, convert: Callable[[str], Any]) -> Any:
-    if not isinstance(value, str):
-        return value
+def _converted(uri: str, name: str, value: str, convert: Callable[[str], Any]) -> Any:
     try:
         return convert(value)
     except ValueError as error:
@@ -272,7 +271,8 @@ def _zconfig(uri: str) -> Place:
         raise ValueError(f"the file has no database or storage {url.fragment!r}, but {names}")
     if isinstance(chosen, sections.ZODBDatabase):
         options = chosen.db_options()
-        others = {f"connection_{name}" if name in _DB_CONVERTERS else name: options[name] for name in options}
+        prefixed = {name: _CONNECTION + name for name in options if _CONNECTION + name in _DB_CONVERTERS}
+        others = {prefixed.get(name, name): value for name, value in options.items()}
         return Place(partial(_open_section, chosen.open_storage), others | dict(parse_qsl(url.query)))
     return Place(partial(_open_section, chosen.open), dict(parse_qsl(url.query)))
 

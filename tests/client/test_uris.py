@@ -93,6 +93,8 @@ def test_the_options_of_a_database() -> None:
         "database_name": "main",
         "pool_timeout": 9,
     }
+    with zeo_client.open("memory://?xrefs=no") as db:
+        assert not db.xrefs
     with zeo_client.open(uri, pool_size=4) as db:
         assert (db.getPoolSize(), db.getCacheSizeBytes(), db.database_name) == (4, 1 << 20, "main")
         assert db.getName() == "a"
@@ -188,6 +190,8 @@ def test_a_section_of_a_configuration_file(zconfig: str) -> None:
         ("memory://?connection_pool_size=many", "connection_pool_size=many"),
         ("memory://?colour=blue", "no option 'colour'"),
         ("memory://?connection_colour=blue", "no option 'connection_colour'"),
+        ("memory://?class_factory=a.b", "no option 'class_factory'"),
+        ("memory://?xrefs=maybe", "xrefs=maybe: neither true nor false"),
         ("demo:(memory://)", "a playground is written"),
         ("demo:(memory://)/(tape://)", "'tape://'"),
         ("demo:(memory://?database_name=x)/(memory://)", "behind the parentheses"),

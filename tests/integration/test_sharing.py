@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import transaction
+from persistent.mapping import PersistentMapping
 
 import zeo_client
 from tests.fixtures_zeod import StartZeod
@@ -57,3 +58,36 @@ def test_eight_processes_count_to_sixteen_hundred(start_zeod: StartZeod) -> None
         assert connection.root()["counter"].value == PROCESSES * TIMES
         transaction.abort()
         connection.close()
+
+
+def test_a_moment_that_another_client_has_just_made(start_zeod: StartZeod) -> None:
+    """Whoever is told a tid can look at it, although the news of it may still be on the way."""
+    server = start_zeod("-f", "Data.fs")
+    with zeo_client.open(server.url) as writer, zeo_client.open(server.url) as reader:
+        for value in range(20):
+            with writer.transaction() as connection:
+                connection.root.value = value
+            past = reader.open(transaction.TransactionManager(), at=writer.lastTransaction())
+            assert past.root.value == value
+            past.close()
+
+
+def test_objects_on_a_server_and_in_a_file_refer_to_each_other(start_zeod: StartZeod, tmp_path: Path) -> None:
+    server, path = start_zeod("-f", "Data.fs"), tmp_path / "own.fs"
+    for turn in range(2):
+        databases: dict[str, zeo_client.DB] = {}
+        zeo_client.open(server.url, database_name="served", databases=databases)
+        zeo_client.open(path, database_name="own", databases=databases)
+        served = databases["served"].open()
+        own = served.get_connection("own")
+        if turn == 0:
+            served.root.shared = PersistentMapping(name="shared")
+            own.root.mine = PersistentMapping(name="mine")
+            transaction.commit()
+            served.root.shared["mine"], own.root.mine["shared"] = own.root.mine, served.root.shared
+            transaction.commit()
+        assert own.root.mine["shared"]["mine"] is own.root.mine
+        assert own.root.mine["shared"]["name"] == "shared"
+        served.close()
+        for db in databases.values():
+            db.close()
