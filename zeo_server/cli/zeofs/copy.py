@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections import deque
 from contextlib import ExitStack, closing
 
@@ -59,8 +60,7 @@ def copy(
         zeofs copy --resume zeo://old.example.com:8100 zeo.conf#main
     """
     with ExitStack() as opened:
-        path = file_at(source)
-        found = (blob_dir or (find_beside(path) if path else None)) if blobs else None
+        found = _source_blobs(opened, source, blob_dir) if blobs else None
         storage = opened.enter_context(closing(open_storage(source, read_only=True, blob_dir=found)))
         to = _target(opened, target, to_blob_dir, resume=resume, dry_run=dry_run)
         done = Copy(storage, to, until=until, resume=resume, dry_run=dry_run, blobs=blobs)
@@ -74,6 +74,16 @@ def copy(
     if done.lost_blobs:
         click.echo(f"{source}: {count_of(done.lost_blobs, 'blob')} could not be copied: the source does not have them")
         sys.exit(1)
+
+
+def _source_blobs(opened: ExitStack, source: str, blob_dir: str | None) -> str | None:
+    """Return the directory of the source's blobs; for a server's storage, a temporary one for those fetched."""
+    path = file_at(source)
+    if path is not None:
+        return blob_dir or find_beside(path)
+    if source.startswith("zeo://"):
+        return opened.enter_context(tempfile.TemporaryDirectory(prefix="zeofs-blobs-", ignore_cleanup_errors=True))
+    return blob_dir
 
 
 def _target(opened: ExitStack, target: str, blob_dir: str | None, *, resume: bool, dry_run: bool) -> Target:

@@ -21,6 +21,7 @@ __all__ = ["file_at", "open_storage"]
 
 _ENTRY_POINTS = "zeod.storages"  # zeo_client is reached through them: the server's side does not import it
 _WAIT_TIMEOUT_S = 10.0
+_BLOB_CACHE_BYTES = 1 << 30  # a copy wants each blob once
 
 
 def file_at(where: str) -> str | None:
@@ -36,16 +37,17 @@ def file_at(where: str) -> str | None:
 def open_storage(where: str, *, read_only: bool, blob_dir: str | None = None) -> Any:
     """Return the storage at `where`, under ZODB's names; ConfigurationError if it means none.
 
-    `read_only` opens a file beside a server that has it open. `blob_dir` is for a file.
+    `read_only` opens a file beside a server that has it open. `blob_dir` is a file's directory for blobs; of a server's
+    storage, one in which blobs are put that are fetched.
     """
     path = file_at(where)
     if path is not None:
         return FileStorage(path, read_only=read_only, blob_dir=blob_dir)
-    if blob_dir is not None:
-        raise ConfigurationError(f"{where}: a directory for blobs can only be given for a file")
     scheme, separator, _ = where.partition("://")
     if scheme == "zeo" and separator:
-        return _client_storage(where, read_only=read_only)
+        return _client_storage(where, read_only=read_only, blob_dir=blob_dir)
+    if blob_dir is not None:
+        raise ConfigurationError(f"{where}: a directory for blobs can only be given for a file")
     if scheme == "memory" and separator:
         return MappingStorage(where)
     if separator:
@@ -54,10 +56,12 @@ def open_storage(where: str, *, read_only: bool, blob_dir: str | None = None) ->
     return (section.open_to_read or section.open)() if read_only else section.open()
 
 
-def _client_storage(where: str, *, read_only: bool) -> Any:
+def _client_storage(where: str, *, read_only: bool, blob_dir: str | None) -> Any:
     place = parse_zeo_url(where)
     for entry_point in importlib.metadata.entry_points(group=_ENTRY_POINTS, name="clientstorage"):
         options = {"read_only": read_only, "wait_timeout": _WAIT_TIMEOUT_S, "cache_size": 0, "client_label": "zeofs"}
+        if blob_dir is not None:
+            options |= {"blob_dir": blob_dir, "blob_cache_size": _BLOB_CACHE_BYTES}
         try:
             return entry_point.load()(place.address, place.storage, **options)
         except ValueError as error:  # the server has no such storage

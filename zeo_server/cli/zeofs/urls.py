@@ -25,11 +25,12 @@ class ServedAt(NamedTuple):
 def parse_zeo_url(where: str) -> ServedAt:
     """Return what a URL that begins with zeo:// means; ConfigurationError if nothing."""
     url = urlsplit(where)
+    asked = parse_qs(url.query).get("storage", ["1"])[-1]
     if url.netloc:
-        return ServedAt(_host_and_port(where, url), unquote(url.path[1:]) or "1")
+        return ServedAt(_host_and_port(where, url), unquote(url.path[1:]) or asked)
     if url.path in ("", "/"):
         raise ConfigurationError(f"cannot open {where!r}: it names neither a host nor a socket")
-    return ServedAt(unquote(url.path), parse_qs(url.query).get("storage", ["1"])[-1])
+    return ServedAt(unquote(url.path), asked)
 
 
 def _host_and_port(where: str, url: SplitResult) -> tuple[str, int]:

@@ -100,3 +100,19 @@ def test_one_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "Data.fs").write_bytes(file.content)
     assert "1 transaction copied, 3,999 compared" in zeofs(tmp_path, "copy", "--resume", "Data.fs", "Copy.fs")
     assert (tmp_path / "Copy.fs").read_bytes() == file.content
+
+
+def test_blobs_from_a_server(start_zeod: StartZeod, tmp_path: Path) -> None:
+    zodb_blobs(tmp_path)
+    configuration = (
+        "<zeo>\naddress 127.0.0.1:0\n</zeo>\n<filestorage main>\npath Data.fs\nblob-dir blobs\n</filestorage>\n"
+    )
+    (tmp_path / "zeo.conf").write_text(configuration)
+    assert "with 8 blobs copied" in zeofs(tmp_path, "copy", "zeo.conf#main", "Section.fs")
+    server = start_zeod("-C", "zeo.conf")
+    assert isinstance(server.address, tuple)
+    where = f"zeo://127.0.0.1:{server.address[1]}/main"
+    assert "with 8 blobs copied" in zeofs(tmp_path, "copy", where, "Copy.fs")
+    assert (tmp_path / "Copy.fs").read_bytes() == (tmp_path / "Data.fs").read_bytes()
+    ours, theirs = blob_paths(tmp_path / "Copy.fs.blobs"), blob_paths(tmp_path / "blobs")
+    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]

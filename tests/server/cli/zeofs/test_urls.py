@@ -12,6 +12,7 @@ from zeo_server.cli.zeofs.urls import DEFAULT_PORT, ServedAt, parse_zeo_url
         ("zeo://here", ServedAt(("here", DEFAULT_PORT), "1")),
         ("zeo://here:8100/main", ServedAt(("here", 8100), "main")),
         ("zeo://[::1]:8100/a%20b", ServedAt(("::1", 8100), "a b")),
+        ("zeo://here?storage=main", ServedAt(("here", DEFAULT_PORT), "main")),
         ("zeo:///run/zeod%20socket", ServedAt("/run/zeod socket", "1")),
         ("zeo:///run/socket?storage=main", ServedAt("/run/socket", "main")),
     ],
