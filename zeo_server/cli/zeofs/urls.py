@@ -1,7 +1,7 @@
 """zeo:// URLs: where a served storage is.
 
 zeo://host:port             by default on port 9672; the storage "1"
-zeo://host:port/name        another storage
+zeo://host:port/name        another storage; so does zeo://host:port?storage=name
 zeo:///path/to/socket       a Unix socket; ?storage=name for another storage
 """
 
