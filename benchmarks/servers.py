@@ -23,7 +23,7 @@ _CONF = """
 </zeo>
 <filestorage 1>
   path {path}
-</filestorage>
+{blobs}</filestorage>
 <eventlog>
   level warning
   <logfile>
@@ -49,11 +49,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(kind: str, path: Path) -> Iterator[Server]:
-    """Run a server of `kind` on the Data.fs at `path`."""
+def serve(kind: str, path: Path, blobs: Path | None = None) -> Iterator[Server]:
+    """Run a server of `kind` on the Data.fs at `path`, with a directory for blobs if one is given."""
     port = free_port()
     conf = path.with_suffix(f".{kind}.conf")
-    conf.write_text(_CONF.format(port=port, path=path))
+    conf.write_text(_CONF.format(port=port, path=path, blobs=f"  blob-dir {blobs}\n" if blobs else ""))
     module = {"zeo": "ZEO.runzeo", "zeod": "zeo_server.cli.zeod"}[kind]
     process = subprocess.Popen(
         [sys.executable, "-m", module, "-C", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

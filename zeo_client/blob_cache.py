@@ -22,6 +22,7 @@ import stat
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
@@ -125,8 +126,8 @@ class BlobCache:
         if enough:
             self.check()
 
-    def sync(self, temporary: str) -> None:
-        """Bring a temporary file to disk: a power cut must not leave a cached blob with a hole."""
+    def sync(self, temporary: str | int) -> None:
+        """Bring a temporary file, or its descriptor, to disk: a power cut must not leave a cached blob with a hole."""
         sync_file(temporary)
 
     def check(self) -> None:
@@ -237,24 +238,23 @@ def hold_open(file: IO[bytes]) -> None:
 
 def move(source: str, directory: str, prefix: str, suffix: str) -> str:
     """Move a file into `directory` under a new name, copying it only where it must be; return its new path."""
-    fd, path = tempfile.mkstemp(suffix, prefix, directory)
+    path = os.path.join(directory, f"{prefix}{uuid.uuid4().hex}{suffix}")
     try:
+        os.rename(source, path)
+    except OSError:
+        # Whatever the reason, a copy is worth a try; if it fails too, its reason is the one to tell.
         try:
-            os.rename(source, path)
-        except OSError:
-            # Whatever the reason, a copy is worth a try; if it fails too, its reason is the one to tell.
-            _copy(source, fd)
-            os.unlink(source)
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+            _copy(source, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            raise
+        os.unlink(source)
     return path
 
 
-def _copy(source: str, target: int) -> None:
-    with open(source, "rb") as file, open(target, "wb", closefd=False) as copy:
+def _copy(source: str, target: str) -> None:
+    with open(source, "rb") as file, open(target, "xb") as copy:
         while block := file.read(1 << 20):
             copy.write(block)
 

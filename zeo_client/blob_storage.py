@@ -106,8 +106,8 @@ class BlobClientStorage(ClientStorage):
             with file:
                 download = self._downloads[oid, serial] = Download(oid, file)
                 self._channel().call("sendBlob", (oid, serial))
-            download.check_whole()
-            cache.sync(temporary)
+                download.check_whole()
+                cache.sync(file.fileno())
             cache.keep(temporary, cache.path_of(oid, serial))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):

@@ -24,25 +24,30 @@ def upload(channel: Channel, path: str, end: bytes) -> None:
     """
     with open(path, "rb", buffering=0) as file:
         left = os.fstat(file.fileno()).st_size
-        channel.send(_START)
+        before = _START
         try:
             while left:
                 size = min(left, CHUNK_BYTES)
-                channel.send(_message(file, path, size))
                 left -= size
+                # A small blob is one write, which wakes the server once.
+                channel.send(_message(file, path, before, size, b"" if left else end))
+                before = b""
         except ClientDisconnected:
             raise
         except BaseException as error:
             channel.fail(f"a blob could not be sent: {error}")
             raise
-        channel.send(end)
+    if before:  # it is empty
+        channel.send(before + end)
 
 
-def _message(file: IO[bytes], path: str, size: int) -> bytearray:
-    head = encode_before_bytes("storeBlobChunk", (), size)
-    message = bytearray(len(head) + size)
+def _message(file: IO[bytes], path: str, before: bytes, size: int, after: bytes) -> bytearray:
+    """Return the next `size` bytes of the file as a chunk, with what stands before and after it."""
+    head = before + encode_before_bytes("storeBlobChunk", (), size)
+    message = bytearray(len(head) + size + len(after))
     message[: len(head)] = head
-    if file.readinto(memoryview(message)[len(head) :]) != size:  # type: ignore[attr-defined]
+    message[len(head) + size :] = after
+    if file.readinto(memoryview(message)[len(head) : len(head) + size]) != size:  # type: ignore[attr-defined]
         raise StorageError(f"{path}: has become shorter while it was sent")
     return message
 

@@ -8,9 +8,12 @@ import os
 __all__ = ["sync_file"]
 
 
-def sync_file(path: str) -> None:
-    """Bring a file's contents to disk."""
-    fd = os.open(path, os.O_RDONLY)
+def sync_file(file: str | int) -> None:
+    """Bring the contents of a file, given by its path or its descriptor, to disk."""
+    if isinstance(file, int):
+        os.fsync(file)
+        return
+    fd = os.open(file, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

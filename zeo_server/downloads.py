@@ -35,7 +35,7 @@ Run = Callable[[Callable[[], Any]], "asyncio.Future[Any]"]
 class Receiver(Protocol):
     """The connection that blobs are sent on."""
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes | bytearray) -> None:
         """Queue bytes behind everything queued before."""
 
     def takes_more(self) -> bool:
@@ -78,33 +78,45 @@ class Downloads:
             while self._wanted:
                 oid, serial, answer = self._wanted.popleft()
                 try:
-                    blob = await self._run(lambda: _OpenBlob(self._storage, oid, serial))  # noqa: B023 - awaited here
+                    blob, messages = await self._run(lambda: _opened(self._storage, oid, serial))  # noqa: B023 - awaited
                 except (ZeodError, OSError) as error:
                     answer(error if isinstance(error, ZeodError) else StorageError(str(error)))
                     continue
                 try:
-                    await self._send(blob, (oid, serial))
+                    await self._send(blob, (oid, serial), messages)
                     answer(None)
                 finally:
-                    self._run(blob.close)
+                    if not blob.closed:
+                        self._run(blob.close)
         except (ZeodError, OSError) as error:
             # What the client has is the beginning of a blob: there is no other way to tell it that no end will come.
             self._receiver.disconnect(f"a blob could not be read: {error}")
         finally:
             self._task = None
 
-    async def _send(self, blob: "_OpenBlob", ids: tuple[Oid, Tid]) -> None:
+    async def _send(self, blob: "_OpenBlob", ids: tuple[Oid, Tid], messages: bytes | bytearray) -> None:
         self._receiver.send(encode_one_way("receiveBlobStart", ids))
-        while frame := await self._run(blob.read):
+        while messages:
             while not self._receiver.takes_more():
                 self._room.clear()
                 await self._room.wait()
-            self._receiver.send(frame)
+            self._receiver.send(messages)
+            messages = b"" if blob.closed else await self._run(blob.read)
         self._receiver.send(encode_one_way("receiveBlobStop", ids))
 
 
+def _opened(storage: Loads, oid: Oid, serial: Tid) -> tuple["_OpenBlob", bytes | bytearray]:
+    """Open a blob and read its first messages: for a small one all there is to do in a thread."""
+    blob = _OpenBlob(storage, oid, serial)
+    try:
+        return blob, blob.read()
+    except BaseException:
+        blob.close()
+        raise
+
+
 class _OpenBlob:
-    """A blob that is being read. For threads."""
+    """A blob that is being read, and closed when it has been read to its end. For threads."""
 
     def __init__(self, storage: Loads, oid: Oid, serial: Tid) -> None:
         """Open it; POSKeyError if there is none."""
@@ -128,16 +140,26 @@ class _OpenBlob:
             places.append(rest[len(head) : len(head) + size])
             rest = rest[len(head) + size :]
         with self._lock:
-            if self._file is None or not total:
+            if self._file is None:
                 return b""
             if os.readv(self._file, places) != total:
                 raise StorageError("the file has become shorter")
-        self._left -= total
+            self._left -= total
+            if not self._left:
+                self._close()
         return messages
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
         with self._lock:
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
+            self._close()
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether all is read, or nothing will be."""
+        return self._file is None
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -60,7 +60,7 @@ class ServerSession(asyncio.Protocol):
         self._service = service
         self._loop = loop
         self._wire = Session(Role.SERVER)
-        self._out: list[bytes] = []
+        self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
         self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
@@ -128,7 +128,7 @@ class ServerSession(asyncio.Protocol):
         """Show `label` in log lines about this client."""
         self.label = f"{label} {_peer_name(self._transport)}"
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes | bytearray) -> None:
         """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
         if self._ended:
             return
@@ -300,7 +300,7 @@ class ServerSession(asyncio.Protocol):
             self._out_bytes = 0
             self._write(data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         if self._ended:
             return
         self._transport.write(data)

@@ -250,10 +250,9 @@ class Uploads:
         """Remove what is left of a transaction's blobs."""
         blobs, transaction.blobs = transaction.blobs, {}
         stage, transaction.stage = transaction.stage, None
-        for source in blobs.values():
-            self.discard(source)
-        if stage is not None:
-            self.discard(stage)
+        left: list[BlobSource | BlobStage] = [*blobs.values(), *([] if stage is None else [stage])]
+        if left:
+            self.run(lambda: [each.discard() for each in left])
 
     def stage(self, transaction: ServerTransaction, then: Callable[[], None]) -> None:
         """Bring a transaction's blobs to disk and tell its writes where; `then` is called when it is done.
