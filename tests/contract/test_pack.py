@@ -79,7 +79,7 @@ def test_what_came_later_can_be_undone(kind: Kind, tmp_path: Path) -> None:
         assert storage.load(A) == (node(text="a1"), tid)
 
 
-@pytest.mark.parametrize("name", ["mapping", "file"])
+@pytest.mark.parametrize("name", ["mapping", "file", "demo"])
 def test_objects_out_of_use_go_and_what_is_used_again_stays(name: str, tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if kind.name == name)
     with kind.open(tmp_path) as opened:

@@ -9,6 +9,7 @@ from ZODB.tests import (
     HistoryStorage,
     IteratorStorage,
     MTStorage,
+    PackableStorage,
     RevisionStorage,
     StorageTestBase,
     Synchronization,
@@ -28,6 +29,7 @@ class Suite(
     IteratorStorage.ExtendedIteratorStorage,
     IteratorStorage.IteratorStorage,
     MTStorage.MTStorage,
+    PackableStorage.PackableStorage,
     RevisionStorage.RevisionStorage,
     Synchronization.SynchronizedStorage,
 ):

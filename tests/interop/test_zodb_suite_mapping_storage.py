@@ -1,4 +1,4 @@
-"""ZODB's own tests of a MappingStorage, from the installed ZODB, run on ours; and those of undo, which ZODB's has not."""
+"""ZODB's own tests of a MappingStorage, from the installed ZODB, run on ours; and those of undo, which ZODB's lacks."""
 
 import pytest
 from ZODB.tests import (
@@ -14,7 +14,7 @@ from ZODB.tests import (
     TransactionalUndoStorage,
 )
 
-from zeo_server.storages.local import import_class
+from zeo_core.classes import import_class
 from zeo_server.storages.mapping import MappingStorage
 
 

@@ -9,9 +9,10 @@ For the border to be the same at the next opening, it is written down: the first
 before its own, with the border for its tid. That also makes all later tids of the changes later than the base's
 (lesson B24). The base is never written to.
 
-A pack drops revisions of the changes, never objects: which of them the base refers to the changes do not know. For the
-same reason their deletions stay, lest the base's objects come back, and so does the mark. Between the border and the
-first revision that a pack has left of an object there may have been others, so that the base's is not shown for then.
+A pack drops revisions of the changes, but no objects, unless the base is empty: which of them the base refers to the
+changes do not know. For the same reason their deletions stay, lest the base's objects come back, and so does the mark.
+Between the border and the first revision that a pack has left of an object there may have been others, so that the
+base's is not shown for then.
 """
 
 import random
@@ -240,11 +241,15 @@ class DemoStorage(LoggedStorage):
         return (entry for entry in self._open_changes().undo_log() if not self._is_mark(entry))
 
     def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
-        """Pack the changes, step by step; StorageError if `gc` is asked for, see the top."""
+        """Pack the changes, step by step. Over a base that has anything, StorageError if `gc` is asked for."""
         changes = self._open_changes()
-        if gc:
-            raise StorageError(f"{self._name}: what the base refers to is not known here, so no garbage is collected")
-        yield from changes.pack_steps(until_s, gc=False)
+        if self._border > successor(ZERO_TID) and self.base.last_tid() > ZERO_TID:
+            if gc:
+                raise StorageError(
+                    f"{self._name}: what the base refers to is not known here, so no garbage is collected"
+                )
+            gc = False
+        yield from changes.pack_steps(until_s, gc=gc)
         self._firsts = {}
 
     def first_revision(self, oid: Oid) -> tuple[Tid, bool]:
