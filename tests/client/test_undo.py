@@ -7,7 +7,9 @@ import pytest
 import transaction
 
 from tests.client.objects import Node, Session
+from tests.fixtures_zeod import StartZeod
 from zeo_client.db import DB
+from zeo_client.storage import ClientStorage
 from zeo_client.undo import Undo, undo_ids
 from zeo_core.errors import StorageTransactionError, UndoError
 from zeo_core.ids import Tid
@@ -15,8 +17,11 @@ from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "served"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "served":
+        start_zeod: StartZeod = request.getfixturevalue("start_zeod")
+        return ClientStorage(start_zeod("-f", "served.fs").url.removeprefix("zeo://"))
     return MappingStorage() if request.param == "memory" else FileStorage(tmp_path / "Data.fs")
 
 
