@@ -131,17 +131,19 @@ class DB:
         return connection
 
     def _refuse_the_future(self, before: Tid) -> None:
-        if before <= successor(self.lastTransaction()):
-            return
-        ask = getattr(self.storage, "ping", None)
-        if ask is not None:
-            ask()  # another client may have committed what this one has not heard of yet
-        last = self.lastTransaction()
+        last = self._last_before(before)
         if before > successor(last):
             raise ValueError(
                 "cannot open an historical connection in the future:"
                 f" {tid_repr(before)} is later than the last transaction, {tid_repr(last)}"
             )
+
+    def _last_before(self, before: Tid) -> Tid:
+        """Return the last transaction; if that is not known to be a later one than `before` asks for, make sure."""
+        ask = getattr(self.storage, "ping", None)
+        if ask is not None and before > successor(self.lastTransaction()):
+            ask()  # another client may have committed what this one has not heard of yet
+        return self.lastTransaction()
 
     def open_beside(self, primary: Connection) -> Connection:
         """Return a connection that joins those which are open together with `primary`; connections call this.
@@ -150,7 +152,7 @@ class DB:
         """
         before = primary.before
         if before is not None:
-            before = min(before, successor(self.lastTransaction()))
+            before = min(before, successor(self._last_before(before)))
         connection = self._take(before, alone=True)
         connection.open(primary.transaction_manager)
         return connection

@@ -156,6 +156,17 @@ def test_a_transaction_of_another_client_is_asked_for() -> None:
         assert past(db, at=last).before == successor(last)
 
 
+def test_a_transaction_of_another_client_is_asked_for_beside_a_connection_to_the_past(db: DB) -> None:
+    storage = Late()
+    with DB(storage, database_name="late", databases=db.databases) as late:
+        with db.transaction() as conn:
+            conn.root.a = 1
+        last = late.lastTransaction()
+        storage.behind = True
+        beside = past(db, at=db.lastTransaction()).get_connection("late")
+        assert beside.before == successor(last)
+
+
 def test_they_have_a_pool_of_their_own(db: DB, tids: list[Tid]) -> None:
     conn = past(db, at=tids[1])
     conn.close()
