@@ -17,7 +17,7 @@ Rules of order, which no signature can say:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
+from typing import IO, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import (
@@ -54,8 +54,26 @@ Announce = Callable[[Tid, Sequence[Oid]], None]
 """Called with a transaction's tid and the oids it changed; rule 2 says when."""
 
 
+_NOTES: Final = frozenset(("__implemented__", "__providedBy__", "__provides__"))
+"""The attributes by which zope.interface remembers what it knows of a class."""
+
+
+class _ContractType(type(Protocol)):  # type: ignore[misc]
+    """The type of the protocols below, which keeps zope.interface's notes off them.
+
+    It takes notes of all bases of a class that it is asked about, and before Python 3.12 `isinstance` would take them
+    for a part of the contract, which objects then do not keep. A TypeError is how other classes refuse; zope.interface
+    keeps its notes elsewhere then.
+    """
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        if name in _NOTES and vars(cls).get("_is_protocol"):
+            raise TypeError(f"{cls.__name__} takes no {name}")
+        super().__setattr__(name, value)
+
+
 @runtime_checkable
-class Loads(Protocol):
+class Loads(Protocol, metaclass=_ContractType):
     """A storage that can be read."""
 
     def name(self) -> str:
@@ -87,7 +105,7 @@ class Loads(Protocol):
 
 
 @runtime_checkable
-class LoadsCached(Protocol):
+class LoadsCached(Protocol, metaclass=_ContractType):
     """A storage that can tell beforehand whether a load would wait for the disk, so that a server's loop need not."""
 
     def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
@@ -95,7 +113,7 @@ class LoadsCached(Protocol):
 
 
 @runtime_checkable
-class Prefetches(Protocol):
+class Prefetches(Protocol, metaclass=_ContractType):
     """A storage for which many loads at once are cheaper than one after the other."""
 
     def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
@@ -103,7 +121,7 @@ class Prefetches(Protocol):
 
 
 @runtime_checkable
-class Syncs(Protocol):
+class Syncs(Protocol, metaclass=_ContractType):
     """A storage whose `last_tid` may lag behind what others have committed."""
 
     def sync(self, force: bool = True) -> None:
@@ -111,7 +129,7 @@ class Syncs(Protocol):
 
 
 @runtime_checkable
-class Iterates(Protocol):
+class Iterates(Protocol, metaclass=_ContractType):
     """A storage whose log can be walked."""
 
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
@@ -130,7 +148,7 @@ class WrittenGroup(Protocol):
 
 
 @runtime_checkable
-class Commits(Protocol):
+class Commits(Protocol, metaclass=_ContractType):
     """A storage that takes transactions whose conflicts somebody else has checked, many at a time."""
 
     def new_oids(self, count: int) -> list[Oid]:
@@ -152,7 +170,7 @@ class Commits(Protocol):
 
 
 @runtime_checkable
-class Anticipates(Protocol):
+class Anticipates(Protocol, metaclass=_ContractType):
     """A storage that can do a part of a write beforehand, while its client is between the vote and the finish."""
 
     def anticipate(self, transaction: PreparedTransaction) -> None:
@@ -164,7 +182,7 @@ class Anticipates(Protocol):
 
 
 @runtime_checkable
-class Undoes(Protocol):
+class Undoes(Protocol, metaclass=_ContractType):
     """A storage that can take back transactions.
 
     Undoing stages objects like any other change: `undo_writes` only says what to write, and the transaction that
@@ -191,7 +209,7 @@ class Progress(NamedTuple):
 
 
 @runtime_checkable
-class Packs(Protocol):
+class Packs(Protocol, metaclass=_ContractType):
     """A storage that can drop revisions that were replaced, and objects that were out of use, at a time in the past."""
 
     def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Iterator[Progress]:
@@ -220,7 +238,7 @@ class BlobStage(Protocol):
 
 
 @runtime_checkable
-class HasBlobs(Protocol):
+class HasBlobs(Protocol, metaclass=_ContractType):
     """A storage that keeps a file, a blob, with a revision of an object.
 
     `write_group` gives the files that `ObjectWrite.blob` names their committed names before any of its transactions
@@ -242,7 +260,7 @@ class ServedStorage(Loads, Iterates, Commits, Protocol):
 
 
 @runtime_checkable
-class InvalidationSink(Protocol):
+class InvalidationSink(Protocol, metaclass=_ContractType):
     """Who wants to hear of other people's commits: a DB. The names are those by which ZODB's storages call its DB.
 
     Both are called by the thread that reads what the server sends, which cannot read on before they return. So nobody

@@ -9,6 +9,7 @@ import zope.interface
 import zope.interface.verify
 from ZODB import interfaces
 
+from zeo_core.storage import Commits, Iterates, Packs, Transacts, TransactsBlobs, Undoes
 from zeo_core.zodb_interfaces import ZODBInterfaces
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
@@ -27,6 +28,18 @@ def test_a_storage_provides_what_it_has_the_names_of(tmp_path: Path) -> None:
             zope.interface.verify.verifyObject(interface, made)
     assert not interfaces.IBlobStorage.providedBy(MappingStorage())
     assert not interfaces.IMVCCStorage.providedBy(MappingStorage())
+
+
+def test_declarations_leave_the_contract_as_it_is(tmp_path: Path) -> None:
+    with closing(FileStorage(tmp_path / "Data.fs", blob_dir=tmp_path / "blobs")) as storage:
+        for protocol in (Transacts, TransactsBlobs, Undoes, Packs, Iterates, Commits):
+            assert isinstance(storage, protocol)
+        zope.interface.alsoProvides(storage, zope.interface.Interface)
+        assert interfaces.IBlobStorage.providedBy(storage)
+    with closing(FileStorage(tmp_path / "other.fs", blob_dir=tmp_path / "others")) as storage:
+        for protocol in (Transacts, TransactsBlobs, Undoes, Packs, Iterates, Commits):
+            assert isinstance(storage, protocol)
+        assert not isinstance(object(), Packs)
 
 
 def test_names_may_be_the_instances() -> None:
