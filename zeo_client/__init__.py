@@ -14,7 +14,9 @@ from zeo_core.errors import (
     POSKeyError,
     ReadConflictError,
     ReadOnlyError,
+    UndoError,
     Unsupported,
+    ZeodError,
 )
 
 __all__ = [
@@ -29,7 +31,9 @@ __all__ = [
     "POSKeyError",
     "ReadConflictError",
     "ReadOnlyError",
+    "UndoError",
     "Unsupported",
+    "ZeodError",
     "database_from_file",
     "database_from_string",
     "database_from_url",

@@ -80,6 +80,26 @@ def assert_hello(output: str) -> None:
     assert "'minutes': 30" in oven
 
 
+@pytest.mark.parametrize("served", [False, True])
+def test_stock(tmp_path: Path, start_zeod: StartZeod, served: bool) -> None:
+    where = ["-d", start_zeod("-f", "served.fs").url] if served else []
+    stock = partial(run, "stock.py", *where, cwd=tmp_path)
+    assert stock("list") == ""
+    stock("add", "acetone", "10")
+    stock("take", "acetone", "3", "--by", "ann")
+    assert stock("list") == "    7 acetone  (ann took 3)\n"
+    refused = subprocess.run(
+        command("stock.py", *where, "take", "acetone", "8"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert refused.stderr == "stock: there are 7 of acetone, not 8\n"
+    assert stock("log") == "took 3 of acetone, ann\n10 of acetone arrived\n"
+    assert stock("undo") == "undone: took 3 of acetone\n"
+    assert stock("list") == "   10 acetone\n"
+    stock("undo")
+    assert stock("list") == "    7 acetone  (ann took 3)\n"
+
+
 def has_heard(log: Path, others: set[str], lines: int) -> bool:
     heard = log.read_text()
     return all(heard.count(f"  {other}: ") == lines for other in others)
