@@ -9,6 +9,7 @@ from transaction.interfaces import InvalidSavepointRollbackError
 from zeo_client.blob import Blob
 from zeo_client.blob_access import BlobAccess
 from zeo_client.export import ImportedObject
+from zeo_client.revival import revive
 from zeo_client.savepoint import SPOOL_MEMORY_BYTES, Mark, Savepoint, Spool
 from zeo_client.serialize import Jar, ObjectWriter, dotted_name
 from zeo_client.snapshot import InvalidationHub, View
@@ -332,6 +333,8 @@ class Commit:
     def _disown_new(self, spooled: Iterable[Oid]) -> set[Oid]:
         """Take oid and connection from the new objects and those of `spooled` oids; return the oids of all of them."""
         disowned = set(spooled)
+        if self._spool is not None:
+            revive(self._spool, self._cache, disowned)
         for oid in disowned:
             obj = self._cache.get(oid)
             if obj is not None:
