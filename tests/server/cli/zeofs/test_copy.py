@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fixtures_runzeo import StartRunZEO
 from tests.fixtures_zeod import StartZeod
 from tests.server.cli.zeofs.run import zeofs
 from tests.server.raw_client import RawClient
@@ -116,3 +117,13 @@ def test_blobs_from_a_server(start_zeod: StartZeod, tmp_path: Path) -> None:
     assert (tmp_path / "Copy.fs").read_bytes() == (tmp_path / "Data.fs").read_bytes()
     ours, theirs = blob_paths(tmp_path / "Copy.fs.blobs"), blob_paths(tmp_path / "blobs")
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def test_from_a_server_of_zeos_and_to_one(start_runzeo: StartRunZEO, tmp_path: Path) -> None:
+    content = zodb_file(tmp_path / "Data.fs")
+    source = start_runzeo(tmp_path / "Data.fs").address
+    target = start_runzeo(tmp_path / "Theirs.fs").address
+    zeofs(tmp_path, "copy", f"zeo://127.0.0.1:{source[1]}", "Ours.fs")
+    zeofs(tmp_path, "copy", "Ours.fs", f"zeo://127.0.0.1:{target[1]}")
+    assert zeofs(tmp_path, "dump", "--json", "Theirs.fs") == zeofs(tmp_path, "dump", "--json", "Data.fs")
+    assert (tmp_path / "Ours.fs").read_bytes() == content
