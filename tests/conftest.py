@@ -4,5 +4,6 @@ pytest_plugins = [
     "tests.fixtures_peer",
     "tests.fixtures_runzeo",
     "tests.fixtures_small_disk",
+    "tests.fixtures_tls",
     "tests.fixtures_zeod",
 ]

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ssl import SSLContext
 from typing import Any, Self, cast
 
 from zeo_client import replies
@@ -21,6 +22,7 @@ from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Call, Channel
 from zeo_client.transport.supervisor import Supervisor
+from zeo_client.transport.tls import securing
 from zeo_client.turns import Turns
 from zeo_client.undo_log import RemoteUndoLog
 from zeo_core.errors import (
@@ -67,6 +69,9 @@ class ClientStorage(ZODBLog):
     time to time, whenever `blob_cache_size_check` percent of that have come in. With `shared_blob_dir` it is the very
     directory of the server, and nothing is cached. Without `blob_dir` there are no blobs.
 
+    With `ssl`, connections are under TLS. If that context checks names, the server's certificate must be for
+    `ssl_server_hostname`, or else for the host in the address.
+
     Any number of threads may use it; their calls are under way together, and so are their transactions.
     """
 
@@ -96,6 +101,8 @@ class ClientStorage(ZODBLog):
         shared_blob_dir: bool = False,
         blob_cache_size: int | None = None,
         blob_cache_size_check: int = 10,
+        ssl: SSLContext | None = None,
+        ssl_server_hostname: str | None = None,
     ) -> None:
         addresses = parse_addresses(addr)
         self._storage = storage
@@ -113,7 +120,8 @@ class ClientStorage(ZODBLog):
         self._txn_ids = itertools.count(1)
         self._staged: dict[int, Staging] = {}
         self._turns = Turns()
-        self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout)
+        secure = None if ssl is None else securing(ssl, ssl_server_hostname)
+        self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
         self._channel = self._supervisor.channel
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)

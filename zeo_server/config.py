@@ -23,6 +23,7 @@ from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file.format import MAGIC_SIZE
 from zeo_server.storages.file.probe import probe_file
 from zeo_server.storages.mapping import MappingStorage
+from zeo_server.tls import TLSFiles
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -40,6 +41,7 @@ __all__ = [
     "mapping_storage_section",
     "numbered",
     "parse_address",
+    "ssl_section",
 ]
 
 DEFAULT_ADDRESS: Address = ("127.0.0.1", 9672)
@@ -88,6 +90,7 @@ class Configuration:
     client_conflict_resolution: bool = False
     conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
     pid_filename: str | None = None
+    tls: TLSFiles | None = None
     start_logging: Callable[[], object] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -100,8 +103,6 @@ def load(path: str) -> Configuration:
     except ZConfig.ConfigurationError as error:
         raise ConfigurationError(_one_line(path, error)) from error
     zeo = root.zeo
-    if zeo.ssl is not None:
-        raise ConfigurationError(f"{path}: <ssl> is not supported yet")
     if zeo.transaction_timeout < 0:
         raise ConfigurationError(f"{path}: transaction-timeout {zeo.transaction_timeout:g} is negative")
     storages = numbered(root.storages, path)
@@ -115,6 +116,7 @@ def load(path: str) -> Configuration:
         client_conflict_resolution=zeo.client_conflict_resolution,
         conflict_resolution_classes=zeo.conflict_resolution_classes,
         pid_filename=zeo.pid_filename,
+        tls=zeo.ssl,
         start_logging=root.eventlog,
         warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
     )
@@ -204,6 +206,13 @@ def file_storage_section(section: Any) -> StorageSection:
         pack_keep_old=section.pack_keep_old,
     )
     return replace(made, warnings=(*made.warnings, f"{section.path}: packer has no effect")) if section.packer else made
+
+
+def ssl_section(section: Any) -> TLSFiles:
+    """Make what an <ssl> says."""
+    if section.authenticate == "DYNAMIC":
+        raise ValueError("<ssl>: authenticate DYNAMIC is for ZEO's own tests: name a file or a directory, or SIGNED")
+    return TLSFiles(section.certificate, section.key, section.password_function, section.authenticate)
 
 
 def mapping_storage_section(section: Any) -> StorageSection:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from ssl import SSLContext
 
 from ZConfig.components.logger.loghandler import reopenFiles
 
@@ -79,8 +80,10 @@ def banner(storages: dict[str, str], address: Address) -> str:
     return f'zeod {version("zeod")} serves {served} on {address_text(address)}; connect with zeo_client.open("{url}")'
 
 
-async def serve(configuration: Configuration, storages: dict[str, ServedStorage]) -> tuple[Listener, Service]:
-    """Start serving open storages; close the listener and stop the service to end it."""
+async def serve(
+    configuration: Configuration, storages: dict[str, ServedStorage], tls: SSLContext | None = None
+) -> tuple[Listener, Service]:
+    """Start serving open storages, under TLS if there is a context; close listener and stop service to end it."""
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
     classes = AllowList(configuration.conflict_resolution_classes)
@@ -103,9 +106,9 @@ async def serve(configuration: Configuration, storages: dict[str, ServedStorage]
             )
         inherited = systemd.inherited_sockets()
         if inherited:
-            listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop))
+            listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop), tls)
         else:
-            listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop))
+            listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop), tls)
     except BaseException:
         await service.stop()  # the writers' threads among others
         raise
@@ -119,8 +122,9 @@ async def _serve_until_told(
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _tell, told, number)
-    listener, service = await serve(configuration, storages)
-    loop.add_signal_handler(signal.SIGHUP, _Reloader(configuration, service, reload))
+    tls = None if configuration.tls is None else configuration.tls.context()
+    listener, service = await serve(configuration, storages, tls)
+    loop.add_signal_handler(signal.SIGHUP, _Reloader(configuration, service, reload, tls))
     loop.add_signal_handler(signal.SIGUSR2, _reopen_logs)
     # Who limits the size of files wants errors, not a dead server.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -160,8 +164,11 @@ class _Reloader:
     A file that cannot be used is told in the log, and nothing changes.
     """
 
-    def __init__(self, configuration: Configuration, service: Service, reload: Reload | None) -> None:
+    def __init__(
+        self, configuration: Configuration, service: Service, reload: Reload | None, tls: SSLContext | None
+    ) -> None:
         self._configuration = configuration
+        self._tls = tls
         self._service = service
         self._reload = reload
 
@@ -172,6 +179,8 @@ class _Reloader:
         systemd.reloading()
         try:
             new = self._reload()
+            if self._tls is not None and new.tls is not None:
+                new.tls.load(self._tls)
             _replace_logging(new)
         except ConfigurationError as error:
             _log.error("the configuration stays as it was: %s", error)
@@ -189,6 +198,7 @@ class _Reloader:
             _log.warning("%s", warning)
         fixed = {
             "address": old.address != new.address,
+            "<ssl>, to have it or not,": (old.tls is None) != (new.tls is None),
             "read-only": old.read_only != new.read_only,
             "pid-filename": old.pid_filename != new.pid_filename,
             "the storages": [(each.name, each.what) for each in old.storages]

@@ -5,17 +5,21 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from zeo_core.errors import ConfigurationError
 
-__all__ = ["BACKLOG", "Address", "Listener", "address_text", "check_address"]
+__all__ = ["BACKLOG", "HANDSHAKE_TIMEOUT_S", "Address", "Listener", "address_text", "check_address"]
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: after a restart all clients come at once."""
+
+HANDSHAKE_TIMEOUT_S = 10.0
+"""How long a new connection may take to agree on TLS."""
 
 Address: TypeAlias = tuple[str, int] | str
 """(host, port), where an empty host is every interface and port 0 any free port; or the path of a Unix socket."""
@@ -30,29 +34,37 @@ class Listener:
     _socket_inode: int | None
 
     @classmethod
-    async def open(cls, address: Address, protocol: Callable[[], asyncio.Protocol]) -> "Listener":
+    async def open(
+        cls, address: Address, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+    ) -> "Listener":
         """Listen at `address` and make a `protocol` for each connection; ConfigurationError if that is not possible."""
         loop = asyncio.get_running_loop()
+        options = _options(tls)
         try:
             if isinstance(address, str):
                 bound = _unix_socket(address)
-                server = await loop.create_unix_server(protocol, sock=bound, backlog=BACKLOG)
+                server = await loop.create_unix_server(protocol, sock=bound, **options)
                 return cls(address, (server,), os.stat(address).st_ino)
             sockets = _tcp_sockets(*address)
             port = sockets[0].getsockname()[1]
-            servers = [await loop.create_server(protocol, sock=each, backlog=BACKLOG) for each in sockets]
+            servers = [await loop.create_server(protocol, sock=each, **options) for each in sockets]
             return cls((address[0], port), tuple(servers), None)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address_text(address)}: {_reason(error)}") from error
 
     @classmethod
-    async def adopt(cls, sockets: Sequence[socket.socket], protocol: Callable[[], asyncio.Protocol]) -> "Listener":
+    async def adopt(
+        cls,
+        sockets: Sequence[socket.socket],
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
+    ) -> "Listener":
         """Accept at sockets that somebody else has bound, and that stay when this process ends."""
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer] = []
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
-            servers.append(await create(protocol, sock=each, backlog=BACKLOG))
+            servers.append(await create(protocol, sock=each, **_options(tls)))
         name = sockets[0].getsockname()
         return cls(name if isinstance(name, str) else (name[0], name[1]), tuple(servers), None)
 
@@ -64,6 +76,12 @@ class Listener:
             with contextlib.suppress(OSError):
                 if os.stat(self.address).st_ino == self._socket_inode:
                     os.unlink(self.address)
+
+
+def _options(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    if tls is None:
+        return {"backlog": BACKLOG}
+    return {"backlog": BACKLOG, "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
 
 
 def check_address(address: Address) -> None:

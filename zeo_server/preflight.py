@@ -23,7 +23,7 @@ class Report:
     faults: list[str] = field(default_factory=list)
     in_use: list[str] = field(default_factory=list)
 
-    def look(self, what: str, probe: Callable[[], None]) -> None:
+    def look(self, what: str, probe: Callable[[], object]) -> None:
         """Take note of what `probe` raises."""
         try:
             probe()
@@ -37,6 +37,8 @@ def preflight(configuration: Configuration) -> Report:
     """Look at the address, the storages and the file for the process id."""
     report = Report()
     report.look("address", lambda: _probe_address(configuration.address, report))
+    if configuration.tls is not None:
+        report.look("ssl", configuration.tls.context)
     for section in configuration.storages:
         report.look(f"storage {section.name}", section.probe)
     if configuration.pid_filename:

@@ -159,7 +159,7 @@ def test_storages_are_opened_as_configured() -> None:
         ("<zeo>\naddress 1\ntransaction-timeout -1\n</zeo>\n" + STORAGE, "transaction-timeout -1 is negative"),
         ("<zeo>\naddress 1\ntransaction-timeout soon\n</zeo>\n" + STORAGE, "soon"),
         ("<zeo>\naddress 1\npid-filename /no/where/pid\n</zeo>\n" + STORAGE, "/no/where/pid does not exist"),
-        ("<zeo>\naddress 1\n<ssl>\ncertificate x\n</ssl>\n</zeo>\n" + STORAGE, "<ssl> is not supported yet"),
+        ("<zeo>\naddress 1\n<ssl>\ncertificate x\n</ssl>\n</zeo>\n" + STORAGE, "line 4: x is not an existing path"),
         (ZEO, "not enough values for section type 'zeod.storage'"),
         (STORAGE, "no values for section type 'zeo'"),
         (ZEO + "<filestorage>\n</filestorage>", "no values for 'path'"),

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
 from zeo_client.transport.spin import Spin
+from zeo_client.transport.tls import TLSSocket
 from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
 from zeo_core.wire.codec import Encoder
 from zeo_core.wire.faults import from_wire
@@ -89,7 +90,9 @@ class Call:
 class Channel:
     """A connected, greeted session. `lost` is None, or why the connection ended; it never comes back."""
 
-    def __init__(self, sock: socket.socket, address: Address, on_push: OnPush, max_message_bytes: int) -> None:
+    def __init__(
+        self, sock: socket.socket | TLSSocket, address: Address, on_push: OnPush, max_message_bytes: int
+    ) -> None:
         self.address = address
         self.lost: str | None = None
         self._reason = ""

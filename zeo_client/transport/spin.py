@@ -11,6 +11,8 @@ import os
 import socket
 from time import perf_counter
 
+from zeo_client.transport.tls import TLSSocket
+
 __all__ = ["MISSES_MAX", "RETRY_EVERY", "WINDOW_S", "Spin"]
 
 WINDOW_S = 150e-6
@@ -28,7 +30,7 @@ class Spin:
 
     __slots__ = ("_misses", "_reads", "_recv", "_worth_while")
 
-    def __init__(self, sock: socket.socket, processors: int | None = None) -> None:
+    def __init__(self, sock: socket.socket | TLSSocket, processors: int | None = None) -> None:
         self._recv = sock.recv
         self._reads = 0
         self._misses = 0

@@ -20,6 +20,7 @@ from typing import Any
 
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel, OnPush
+from zeo_client.transport.tls import TLSSocket
 from zeo_core.errors import ClientDisconnected, ReadOnlyError
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 
@@ -33,6 +34,7 @@ __all__ = [
     "TRANSITIONS",
     "LinkEvent",
     "LinkState",
+    "Secure",
     "Supervisor",
 ]
 
@@ -53,6 +55,10 @@ CLOSED_HERE = "closed by this client"
 
 TCP_USER_TIMEOUT_MS = 60_000
 """Sent data that stays unacknowledged this long means that the peer is gone (half-open connections)."""
+
+
+Secure = Callable[[socket.socket, Address], TLSSocket]
+"""Shakes hands with the server at an address on a connected socket; OSError."""
 
 
 class LinkState(Enum):
@@ -108,12 +114,15 @@ class Supervisor:
         on_push: OnPush,
         outage_s: float,
         max_message_bytes: int = MESSAGE_MAX_BYTES,
+        secure: Secure | None = None,
     ) -> None:
+        """`secure` puts a new connection to an address under TLS."""
         self.state = LinkState.DISCONNECTED
         self._addresses = addresses
         self._verify = verify
         self._on_push = on_push
         self._outage_s = outage_s
+        self._secure = secure
         self._max_message_bytes = max_message_bytes
         self._ready: Channel | None = None
         self._end_waiting: Callable[[], object] = _nothing  # ends what the background thread waits for, see close
@@ -223,7 +232,7 @@ class Supervisor:
         logger.info("connected to %s", address)
         return channel
 
-    def _connect(self, address: Address) -> socket.socket:
+    def _connect(self, address: Address) -> socket.socket | TLSSocket:
         """Return a connected socket of the first way to `address` that works; OSError of the last one."""
         fault: OSError = OSError("the name has no address")
         for family, where in _ways(address):
@@ -234,6 +243,7 @@ class Supervisor:
                 sock.connect(where)
                 if family != socket.AF_UNIX:
                     _tune(sock)
+                connected = sock if self._secure is None else self._secure(sock, address)
             except OSError as error:
                 sock.close()
                 fault = error
@@ -241,7 +251,7 @@ class Supervisor:
                 sock.close()
                 raise
             else:
-                return sock
+                return connected
         raise fault
 
     def _now_waits_for(self, end_waiting: Callable[[], object]) -> None:
