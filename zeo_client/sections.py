@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import MutableMapping
 from contextlib import ExitStack, closing
+from ssl import SSLContext
 from typing import Any
 
 import ZConfig.datatypes
@@ -14,6 +15,7 @@ import ZConfig.datatypes
 from zeo_client.client_options import effective_options
 from zeo_client.db import DB
 from zeo_client.registry import storage_factory
+from zeo_client.tls_files import client_context
 from zeo_core.errors import ConfigurationError
 from zeo_core.storage import Transacts
 
@@ -26,6 +28,7 @@ __all__ = [
     "Section",
     "ZODBDatabase",
     "importable_name",
+    "tls",
 ]
 
 logger = logging.getLogger(__name__)
@@ -148,6 +151,18 @@ class DemoStorage(Section):
             return storage
 
 
+def tls(section: Any) -> tuple[SSLContext, str | None]:
+    """Make the context of an <ssl> section, and the name that the server's certificate must be for."""
+    context = client_context(
+        section.certificate,
+        section.key,
+        section.password_function,
+        section.authenticate,
+        check_hostname=section.check_hostname,
+    )
+    return context, section.server_hostname
+
+
 class ClientStorage(Section):
     """<zeoclient> and <clientstorage>: a storage on a server, the first of several that answers."""
 
@@ -157,9 +172,9 @@ class ClientStorage(Section):
 
         config = self.config
         where = f"<{config.getSectionType()}>"
-        if getattr(config, "ssl", None) is not None:
-            raise ConfigurationError(f"{where}: <ssl> is not supported yet")
         options = effective_options(where, {name: getattr(config, name, None) for name in _CLIENT_OPTIONS})
+        if config.ssl is not None:
+            options["ssl"], options["ssl_server_hostname"] = config.ssl
         return storage.ClientStorage([server.address for server in config.server], **options)
 
 

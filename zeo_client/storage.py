@@ -69,8 +69,7 @@ class ClientStorage(ZODBLog):
     time to time, whenever `blob_cache_size_check` percent of that have come in. With `shared_blob_dir` it is the very
     directory of the server, and nothing is cached. Without `blob_dir` there are no blobs.
 
-    With `ssl`, connections are under TLS. If that context checks names, the server's certificate must be for
-    `ssl_server_hostname`, or else for the host in the address.
+    With `ssl`, connections are under TLS; if it checks names, for `ssl_server_hostname`, or else the address's host.
 
     Any number of threads may use it; their calls are under way together, and so are their transactions.
     """
@@ -120,7 +119,7 @@ class ClientStorage(ZODBLog):
         self._txn_ids = itertools.count(1)
         self._staged: dict[int, Staging] = {}
         self._turns = Turns()
-        secure = None if ssl is None else securing(ssl, ssl_server_hostname)
+        secure = securing(ssl, ssl_server_hostname)
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
         self._channel = self._supervisor.channel
         self._log = RemoteLog(self._channel, self._has)
@@ -492,12 +491,8 @@ class ClientStorage(ZODBLog):
         """Forget what changed since `known`, everything if the server cannot tell; return the tid that now holds."""
         answer = channel.call("getInvalidations", (known,), replies.changes) if known < server_tid else None
         if answer is None or answer[0] < server_tid:
-            logger.warning(
-                "%s: the cache, as of %s, cannot be brought up to %s and is dropped",
-                self._name,
-                tid_repr(known),
-                tid_repr(server_tid),
-            )
+            tids = tid_repr(known), tid_repr(server_tid)
+            logger.warning("%s: the cache, as of %s, cannot be brought up to %s and is dropped", self._name, *tids)
             self._cache.clear()
             return server_tid
         tid: Tid = answer[0]

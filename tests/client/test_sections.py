@@ -7,9 +7,12 @@ import pytest
 import ZODB.config
 
 from tests.client.objects import Node
+from tests.fixtures_tls import Authority
+from tests.fixtures_zeod import StartZeod
 from zeo_client import config
 from zeo_client.broken import find_class
 from zeo_core.errors import ConfigurationError, ReadOnlyError
+from zeo_core.ids import ZERO_TID
 from zeo_core.storage import HasBlobs
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
@@ -157,7 +160,17 @@ def test_a_playground_that_cannot_be_opened_leaves_its_base_closed(tmp_path: Pat
     FileStorage(tmp_path / "base.fs").close()
 
 
-def test_an_encrypted_connection_is_never_left_out() -> None:
-    text = "<clientstorage>\nserver 127.0.0.1:1\n<ssl>\ncertificate /c\n</ssl>\n</clientstorage>"
-    with pytest.raises(ConfigurationError, match="<clientstorage>: <ssl> is not supported yet"):
-        config.storageFromString(text)
+def test_a_connection_under_tls(start_zeod: StartZeod, tmp_path: Path, authority: Authority) -> None:
+    (tmp_path / "zeo.conf").write_text(
+        f"<zeo>\naddress 127.0.0.1:0\n<ssl>\ncertificate {authority.server}\n"
+        f"authenticate {authority.certificate}\n</ssl>\n</zeo>\n<mappingstorage>\n</mappingstorage>\n"
+    )
+    server = start_zeod("-C", "zeo.conf")
+    client = authority.issue("client.example.org")
+    ssl = f"<ssl>\ncertificate {client}\nauthenticate {authority.certificate}\nserver-hostname localhost\n</ssl>"
+    address = "{}:{}".format(*server.address)
+    storage = config.storageFromString(f"<clientstorage>\nserver {address}\n{ssl}\n</clientstorage>")
+    assert storage.last_tid() == ZERO_TID
+    storage.close()
+    with pytest.raises(ConfigurationError, match="/c"):
+        config.storageFromString(f"<zeoclient>\nserver {address}\n<ssl>\ncertificate /c\n</ssl>\n</zeoclient>")

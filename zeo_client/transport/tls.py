@@ -117,10 +117,15 @@ class TLSSocket:
         self._sock.close()
 
 
-def securing(context: ssl.SSLContext, hostname: str | None) -> Callable[[socket.socket, Address], TLSSocket]:
-    """Return what puts a connected socket under TLS; `hostname` stands in for the host of the address."""
+def securing(
+    context: ssl.SSLContext | None, hostname: str | None
+) -> Callable[[socket.socket, Address], TLSSocket] | None:
+    """Return what puts a connected socket under TLS, None without a context; `hostname` stands in for the address's."""
+    if context is None:
+        return None
+    tls = context
 
     def secure(sock: socket.socket, address: Address) -> TLSSocket:
-        return TLSSocket(sock, context, hostname or address.host or None)
+        return TLSSocket(sock, tls, hostname or address.host or None)
 
     return secure

@@ -130,7 +130,9 @@ def handshake(authority: Authority, context: ssl.SSLContext, host: str) -> None:
     with left:
         left.settimeout(10)
         try:
-            securing(context, None)(left, Address(host, 1)).close()
+            secure = securing(context, None)
+            assert secure is not None
+            secure(left, Address(host, 1)).close()
         finally:
             left.close()
             thread.join()
