@@ -1,4 +1,7 @@
-"""ZODB's own tests of blob storages on our ClientStorage over a live zeod: streamed, and in a shared directory."""
+"""ZODB's own tests of blob storages, on clients of a live zeod: ours, and ZEO's, for which ZEO runs them too.
+
+Both streamed, and in a shared directory.
+"""
 
 import os
 import unittest
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ZEO.ClientStorage
 
 from tests.fixtures_zeod import Zeod, launch
 from tests.interop.blob_suite import blob_cases, run_case
@@ -40,7 +44,7 @@ def servers() -> Iterator[None]:
         SERVERS.pop().stop()
 
 
-def _factory(*, shared: bool) -> Callable[[str, str], Any]:
+def _factory(client: Callable[..., Any], *, shared: bool) -> Callable[[str, str], Any]:
     def open_storage(name: str, blob_dir: str) -> Any:
         directory = Path(f"{name}-server-{len(SERVERS)}").absolute()
         directory.mkdir()
@@ -48,15 +52,18 @@ def _factory(*, shared: bool) -> Callable[[str, str], Any]:
         (directory / "zeo.conf").write_text(_CONF.format(blobs=blobs if shared else "blobs"))
         server = launch(directory, directory / "log", "-C", "zeo.conf")
         SERVERS.append(server)
-        return ClientStorage(server.address, blob_dir=blobs, shared_blob_dir=shared, wait_timeout=20)
+        return client(server.address, blob_dir=blobs, shared_blob_dir=shared, wait_timeout=20)
 
     return open_storage
 
 
+CLIENTS: dict[str, Callable[..., Any]] = {"ours": ClientStorage, "ZEO": ZEO.ClientStorage.ClientStorage}
+
 CASES = [
-    pytest.param(case, id=f"{kind}-{case.id().rpartition('/')[2]}")
+    pytest.param(case, id=f"{client}-{kind}-{case.id().rpartition('/')[2]}")
+    for client, opens in CLIENTS.items()
     for kind in ("streamed", "shared")
-    for case in blob_cases(kind.capitalize(), _factory(shared=kind == "shared"), LEFT_OUT, test_undo=False)
+    for case in blob_cases(client + kind, _factory(opens, shared=kind == "shared"), LEFT_OUT)
 ]
 
 
