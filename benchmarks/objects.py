@@ -151,8 +151,8 @@ TASKS: dict[str, Callable[[Any, _Timer], int]] = {
 def _storages(directory: Path) -> Iterator[dict[str, Any]]:
     """Give one storage of each kind, all of them empty."""
     file = FileStorage(str(directory / "local.fs"))
-    with serve("zeod", directory / "served.fs") as port:
-        client = connect("zeod", port, cache_size=_CLIENT_CACHE_BYTES)
+    with serve("zeod", directory / "served.fs") as server:
+        client = connect("zeod", server.port, cache_size=_CLIENT_CACHE_BYTES)
         storages = {"memory": MappingStorage(), "file": file, "client": client}
         yield storages
         for storage in storages.values():
