@@ -4,6 +4,7 @@ Our objects have ZODB's names while a test runs (zodb_face.py), so the tests are
 files. TERMS says, with a reason each, what is left out, and which of ZODB's private names are put into our words.
 """
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,7 @@ def a_thread_without_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     yield
     transaction.abort()
     transaction.manager.clearSynchs()
+    gc.collect()  # while the warnings of what ZODB's tests leave open are ignored
 
 
 @pytest.mark.parametrize(("module", "name"), TO_RUN)

@@ -78,7 +78,7 @@ class Case:
                     example.want = example.want.replace(theirs, ours)
 
     def run(self, face: Face) -> str:
-        """Run it; return what went wrong, an empty text if nothing did."""
+        """Run it, once; return what went wrong, an empty text if nothing did."""
         result = unittest.TestResult()
         with face.worn():
             if self._layer is not None:
@@ -88,6 +88,7 @@ class Case:
             finally:
                 if self._layer is not None:
                     self._layer.testTearDown()
+                vars(self._test).clear()  # what it left open goes now, and not at the end of all tests
         skipped = [f"skipped: {reason}" for _, reason in result.skipped]
         return "\n".join([*(text for _, text in [*result.errors, *result.failures]), *skipped])
 
