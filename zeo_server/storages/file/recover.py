@@ -109,6 +109,8 @@ def _check_last(reader: Reader, end: int) -> None:
         record = reader.header(oid, position)
         if record.tid != header.tid:
             raise FileFormatError(reader.path, position, "a record with another tid than its transaction's")
+        if record.size == LENGTH_SIZE and reader.data(oid, position).startswith(bytes(2)):
+            raise FileFormatError(reader.path, position, "a record whose data are a back pointer")
         for pointer in filter(None, (record.previous, record.back)):
             try:
                 reader.header(oid, pointer)

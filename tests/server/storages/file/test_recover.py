@@ -282,3 +282,12 @@ def test_damaged_records_of_the_last_transaction_are_refused(
     assert caught.value.position == position
     file.add((C, b"c4"))  # an earlier one is looked at when it is read
     assert open_file(tmp_path, file.patched(position + offset, data)).last_tid == pack_id(4)
+
+
+def test_a_back_pointer_of_the_last_transaction_is_not_taken_for_data(tmp_path: Path) -> None:
+    file = File().add((A, b"a1"))
+    file.add((A, file.records[0][0]))
+    position = file.records[1][0]
+    with pytest.raises(FileFormatError, match="are a back pointer") as caught:
+        open_file(tmp_path, file.patched(position + 41, b"\x08"))
+    assert caught.value.position == position

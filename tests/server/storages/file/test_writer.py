@@ -52,7 +52,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 _BEFORE_ALL_TIDS_S = -2208988800.0
 
 oids = st.one_of(st.integers(0, 8), st.integers(2**16 - 2, 2**16 + 2), st.integers(0, 2**64 - 1)).map(pack_id)
-objects = st.dictionaries(oids, st.binary(min_size=1, max_size=20), max_size=5)
+objects = st.dictionaries(oids, st.binary(max_size=19).map(lambda data: b"." + data), max_size=5)
 texts = st.tuples(*[st.binary(max_size=9)] * 3)
 
 
