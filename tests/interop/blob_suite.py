@@ -3,7 +3,7 @@
 import doctest
 import os
 import unittest
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ZODB.tests import testblob
@@ -20,19 +20,27 @@ _AS_ROOT = "open(blob.committed(), 'w')"
 
 
 def blob_cases(
-    name: str, factory: Callable[[str, str], Any], left_out: Collection[str], **kinds: bool
+    name: str, factory: Callable[[str, str], Any], left_out: Collection[str], tests: Any = testblob, **kinds: bool
 ) -> list[unittest.TestCase]:
-    """Return ZODB's tests of what `factory(name, blob_dir)` makes, but for those that are left out."""
+    """Return ZODB's tests of what `factory(name, blob_dir)` makes, but for those that are left out.
+
+    They are those of the module `tests`, which may be ZODB's as it is under a face.
+    """
+    return _chosen(tests.storage_reusable_suite(name, factory, **kinds), left_out)
+
+
+def _chosen(suite: unittest.TestSuite, left_out: Collection[str]) -> list[unittest.TestCase]:
+    """Return the cases of a suite but for those that are left out, by the last part of their names or by class."""
     return [
         case
-        for case in _cases(testblob.storage_reusable_suite(name, factory, **kinds))
-        if case.id().rpartition(".")[2] not in left_out
+        for case in _cases(suite)
+        if case.id().rpartition(".")[2] not in left_out and type(case).__name__ not in left_out
     ]
 
 
-def run_case(case: unittest.TestCase) -> None:
-    """Run one; AssertionError if it does not pass."""
-    _adapt(case)
+def run_case(case: unittest.TestCase, translation: Mapping[str, str] | None = None) -> None:
+    """Run one; AssertionError if it does not pass. `translation` is applied to a doctest's examples and errors."""
+    _adapt(case, {**_EXAMPLES, **(translation or {})})
     layer = testblob.storage_reusable_suite("Layer", lambda *_: None).layer
     result = unittest.TestResult()
     layer.testSetUp()
@@ -53,14 +61,16 @@ def _cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
             yield test
 
 
-def _adapt(case: Any) -> None:
+def _adapt(case: Any, translation: Mapping[str, str]) -> None:
     """Let a doctest's errors be in another module than ZODB's, and mend what only ZODB's storage lets pass."""
     if not isinstance(case, doctest.DocTestCase):
         return
     case._dt_optionflags |= doctest.IGNORE_EXCEPTION_DETAIL  # type: ignore[attr-defined]
     examples = case._dt_test.examples  # type: ignore[attr-defined]
     for example in examples:
-        for text, instead in _EXAMPLES.items():
+        for text, instead in translation.items():
             example.source = example.source.replace(text, instead)
+            if example.exc_msg is not None:
+                example.exc_msg = example.exc_msg.replace(text, instead)
     if os.geteuid() == 0:
         examples[:] = [example for example in examples if _AS_ROOT not in example.source]

@@ -3,16 +3,14 @@
 Both streamed, and in a shared directory.
 """
 
-import os
 import unittest
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import ZEO.ClientStorage
 
-from tests.fixtures_zeod import Zeod, launch
+from tests.interop.blob_servers import served_factory, stop_servers
 from tests.interop.blob_suite import blob_cases, run_case
 from zeo_client.storage import ClientStorage
 
@@ -23,38 +21,12 @@ LEFT_OUT = {
 }
 """ZODB's tests of blob storages that cannot pass on ours -> why."""
 
-_CONF = """
-<zeo>
-  address ./zeod.sock
-</zeo>
-<filestorage>
-  path Data.fs
-  blob-dir {blobs}
-</filestorage>
-"""
-
-SERVERS: list[Zeod] = []
-
 
 @pytest.fixture(autouse=True)
 def servers() -> Iterator[None]:
     """Stop the servers that a test's storages were on."""
     yield
-    while SERVERS:
-        SERVERS.pop().stop()
-
-
-def _factory(client: Callable[..., Any], *, shared: bool) -> Callable[[str, str], Any]:
-    def open_storage(name: str, blob_dir: str) -> Any:
-        directory = Path(f"{name}-server-{len(SERVERS)}").absolute()
-        directory.mkdir()
-        blobs = os.path.abspath(blob_dir)
-        (directory / "zeo.conf").write_text(_CONF.format(blobs=blobs if shared else "blobs"))
-        server = launch(directory, directory / "log", "-C", "zeo.conf")
-        SERVERS.append(server)
-        return client(server.address, blob_dir=blobs, shared_blob_dir=shared, wait_timeout=20)
-
-    return open_storage
+    stop_servers()
 
 
 CLIENTS: dict[str, Callable[..., Any]] = {"ours": ClientStorage, "ZEO": ZEO.ClientStorage.ClientStorage}
@@ -63,7 +35,7 @@ CASES = [
     pytest.param(case, id=f"{client}-{kind}-{case.id().rpartition('/')[2]}")
     for client, opens in CLIENTS.items()
     for kind in ("streamed", "shared")
-    for case in blob_cases(client + kind, _factory(opens, shared=kind == "shared"), LEFT_OUT)
+    for case in blob_cases(client + kind, served_factory(opens, shared=kind == "shared"), LEFT_OUT)
 ]
 
 
