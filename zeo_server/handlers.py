@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
-from zeo_core.ids import Oid, Tid
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid
 from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
 from zeo_core.wire.methods import CLIENT_CALLS, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
@@ -84,11 +84,16 @@ def _last_transaction(caller: Caller) -> Tid:
     return caller.storage.last_tid()
 
 
-def _get_tid(caller: Caller, oid: Oid) -> Tid:
-    tid = caller.storage.current_tid(oid)
-    if tid is None:
-        raise POSKeyError(oid)
-    return tid
+def _get_tid(caller: Caller, answer: Answer, oid: Oid) -> None:
+    storage = caller.storage
+
+    def tid() -> Tid:
+        revision = storage.load_before(oid, MAX_TID)
+        if revision is None:
+            raise POSKeyError(oid)
+        return revision.tid
+
+    caller.in_thread(tid, answer)  # a deletion has a tid, too: only the record tells
 
 
 def _get_size(caller: Caller) -> int:
@@ -137,8 +142,8 @@ def _tpc_begin(
         transaction.doom(error)
 
 
-def _storea(caller: Caller, oid: Oid, serial: Tid, data: bytes, txn_id: Hashable) -> None:
-    caller.coordinator.store(caller, txn_id, oid, serial, data)
+def _storea(caller: Caller, oid: Oid, serial: Tid | None, data: bytes, txn_id: Hashable) -> None:
+    caller.coordinator.store(caller, txn_id, oid, serial or ZERO_TID, data)
 
 
 def _store_blob_start(caller: Caller) -> None:
@@ -149,16 +154,16 @@ def _store_blob_chunk(caller: Caller, chunk: bytes) -> None:
     caller.coordinator.uploads.add(caller, chunk)
 
 
-def _store_blob_end(caller: Caller, oid: Oid, serial: Tid, data: bytes, txn_id: Hashable) -> None:
+def _store_blob_end(caller: Caller, oid: Oid, serial: Tid | None, data: bytes, txn_id: Hashable) -> None:
     upload = caller.coordinator.uploads.end(caller)
-    caller.coordinator.store_blob(caller, txn_id, oid, serial, data, upload)
+    caller.coordinator.store_blob(caller, txn_id, oid, serial or ZERO_TID, data, upload)
 
 
 def _store_blob_shared(
-    caller: Caller, oid: Oid, serial: Tid, data: bytes, filename: str | bytes, txn_id: Hashable
+    caller: Caller, oid: Oid, serial: Tid | None, data: bytes, filename: str | bytes, txn_id: Hashable
 ) -> None:
     source = caller.coordinator.uploads.shared(oid, _text(filename))
-    caller.coordinator.store_blob(caller, txn_id, oid, serial, data, source)
+    caller.coordinator.store_blob(caller, txn_id, oid, serial or ZERO_TID, data, source)
 
 
 def _send_blob(caller: Caller, answer: Answer, oid: Oid, serial: Tid) -> None:
@@ -306,7 +311,17 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
 
 _LATER = frozenset(
     {
-        *("getInvalidations", "vote", "tpc_finish", "pack", "sendBlob", "undoLog", "undoInfo", "record_iternext"),
+        *(
+            "getTid",
+            "getInvalidations",
+            "vote",
+            "tpc_finish",
+            "pack",
+            "sendBlob",
+            "undoLog",
+            "undoInfo",
+            "record_iternext",
+        ),
         *("iterator_gc",),
         *("iterator_start", "iterator_next", "iterator_record_start", "iterator_record_next"),
     }

@@ -397,3 +397,18 @@ def test_without_being_asked_a_client_gets_no_conflicts_to_resolve(fresh: InProc
         client.begin(1, {A: (first, b"mine")})
         with pytest.raises(ConflictError):
             client.call("vote", 1)
+
+
+def test_no_serial_stands_for_a_new_object_and_a_deleted_one_has_no_tid(fresh: InProcess) -> None:
+    with fresh.client() as client:
+        client.one_way("tpc_begin", 1, b"", b"", {}, None, " ")
+        client.one_way("storea", A, None, b"one", 1)
+        assert client.call("vote", 1) == ()
+        first = client.call("tpc_finish", 1)
+        assert client.call("getTid", A) == first
+        client.one_way("tpc_begin", 2, b"", b"", {}, None, " ")
+        client.one_way("undoa", first, 2)
+        client.call("vote", 2)
+        client.call("tpc_finish", 2)
+        with pytest.raises(POSKeyError):
+            client.call("getTid", A)

@@ -147,6 +147,7 @@ def _counts(value: object) -> bool:
 _OID = Argument("oid", "an oid of 8 bytes", is_id)
 _TID = Argument("tid", "a tid of 8 bytes", is_id)
 _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
+_BASE = Argument("serial", "a tid of 8 bytes or None", _optional_id)  # None stands for a new object, as in ZODB
 _DATA = Argument("data", "bytes", _bytes)
 _CHUNK = Argument("chunk", f"up to {BLOB_CHUNK_MAX_BYTES} bytes", _chunk)
 _TXN = Argument("txn", "an integer or text, unique on the connection", _key)
@@ -201,7 +202,7 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         True,
         "Begin a transaction.",
     ),
-    Method("storea", (_OID, _SERIAL, _DATA, _TXN), None, True, "Add an object made from revision `serial`."),
+    Method("storea", (_OID, _BASE, _DATA, _TXN), None, True, "Add an object made from revision `serial`."),
     Method("deleteObject", (_OID, _SERIAL, _TXN), None, True, "Add the deletion of an object at revision `serial`."),
     Method(
         "restorea",
@@ -227,14 +228,14 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
     Method("storeBlobChunk", (_CHUNK,), None, True, "Bring the next bytes of the blob."),
     Method(
         "storeBlobEnd",
-        (_OID, _SERIAL, _DATA, _TXN),
+        (_OID, _BASE, _DATA, _TXN),
         None,
         True,
         "End the blob, and add the object to which it belongs as `storea` does.",
     ),
     Method(
         "storeBlobShared",
-        (_OID, _SERIAL, _DATA, Argument("filename", "text", _text), _TXN),
+        (_OID, _BASE, _DATA, Argument("filename", "text", _text), _TXN),
         None,
         True,
         "Add an object whose blob is the file `filename` in the object's directory of a shared blob directory.",

@@ -68,6 +68,8 @@ OPTIONAL_TID = ([TID, None], [value for value in NOT_IDS if value is not None])
 def values_of(method: Method, argument: Argument) -> tuple[list[Any], list[Any]]:
     if (method.name, argument.name) == ("tpc_begin", "tid"):
         return OPTIONAL_TID
+    if argument.name == "serial" and method.name in ("storea", "storeBlobEnd", "storeBlobShared"):
+        return OPTIONAL_TID
     if (method.name, argument.name) == ("restorea", "data"):
         return [b"", b"x", None], [5, "text", (), {}, 1.5]
     return ARGUMENTS[argument.name]
