@@ -77,7 +77,7 @@ TERMS: dict[str, Terms] = {
         },
         examples={
             "_reader._factory": "private",
-            "db.pool.available": "as the next",
+            "db.pool.available": "looks at what the left-out opening of c2 has done",
             "db.pool.pop()": "private",
             "historical_pool.pools": "private",
             "db.open() is c2": "ours lets go of every connection that has waited too long, also of the last",
