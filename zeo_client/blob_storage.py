@@ -140,7 +140,7 @@ class BlobClientStorage(ClientStorage):
         """Add an object and its blob, the file `blobfilename`, which is taken over; conflicts are told by tpc_vote."""
         if ("ZODB.interfaces", "IBlobStorage") not in self._info.get("interfaces", ()):
             raise Unsupported(f"{self.name()} keeps no blobs: its server has no directory for them")
-        staging = self._staging(transaction)
+        staging = self._transactions.staging(transaction)
         self.store(oid, oldserial or ZERO_TID, data, version, transaction)
         try:
             path = self._files.take(oid, blobfilename)
@@ -153,11 +153,11 @@ class BlobClientStorage(ClientStorage):
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
         """Commit, as ClientStorage does; the blobs are in the cache when this returns."""
-        staging = self._staging(transaction)
+        staging = self._transactions.staging(transaction)
         try:
             tid = super().tpc_finish(transaction, announce)
         except BaseException:
-            if self._staged.get(id(transaction)) is not staging:  # no abort will come
+            if self._transactions.find(transaction) is not staging:  # no abort will come
                 self._discard(staging)
             raise
         if isinstance(self._files, BlobCache):
@@ -166,14 +166,14 @@ class BlobClientStorage(ClientStorage):
 
     def tpc_abort(self, transaction: Any) -> None:
         """Forget the transaction, here and on the server; its blobs are removed."""
-        staging = self._staged.get(id(transaction))
+        staging = self._transactions.find(transaction)
         super().tpc_abort(transaction)
         if staging is not None:
             self._discard(staging)
 
-    def _send_staged(self, channel: Channel, staging: Staging) -> bytes:
+    def send_staged(self, channel: Channel, staging: Staging) -> bytes:
         """Send the blobs, behind the objects; nothing is left for the vote's own write then."""
-        burst = super()._send_staged(channel, staging)
+        burst = super().send_staged(channel, staging)
         if not staging.blobs:
             return burst
         channel.send(burst)
@@ -187,7 +187,7 @@ class BlobClientStorage(ClientStorage):
                     upload(channel, path, encode_one_way("storeBlobEnd", (oid, serial, data, staging.txn_id)))
         return b""
 
-    def _while_voting(self, staging: Staging) -> None:
+    def while_voting(self, staging: Staging) -> None:
         """Bring the blobs to our disk while the server brings them to its own."""
         if isinstance(self._files, BlobCache):
             for path in staging.blobs.values():

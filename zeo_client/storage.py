@@ -4,8 +4,6 @@ What arrives is applied in the order of the stream by whichever thread reads it 
 the cache and all invalidations happen in one order, and last_tid moves last (lessons B1, B4, B15).
 """
 
-import contextlib
-import itertools
 import logging
 import os
 import threading
@@ -16,32 +14,23 @@ from typing import Any, Self, cast
 from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
 from zeo_client.iteration import RemoteLog
+from zeo_client.open_transactions import OpenTransactions
 from zeo_client.prefetch import prefetch
 from zeo_client.resolver import Resolver
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
-from zeo_client.transport.channel import Call, Channel
+from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_client.transport.supervisor import Supervisor
 from zeo_client.transport.tls import securing
-from zeo_client.turns import Turns
 from zeo_client.undo_log import RemoteUndoLog
-from zeo_core.errors import (
-    ClientDisconnected,
-    CommitInDoubtError,
-    ConflictError,
-    ReadOnlyError,
-    RemoteProtocolError,
-    StorageError,
-    StorageTransactionError,
-)
+from zeo_core.errors import ReadOnlyError, RemoteProtocolError, StorageError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
-from zeo_core.wire.methods import CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 from zeo_core.zodb import ZODBLog
 
-__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "VOTES_MAX", "ClientStorage"]
+__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +38,6 @@ CACHE_BYTES = 20 * 1024 * 1024
 """ZEO's default."""
 
 OIDS_AT_ONCE = 100
-
-VOTES_MAX = 9
-"""Votes of one transaction whose conflicts are resolved here; with zeod, which holds its locks meanwhile, two do."""
 
 
 class ClientStorage(ZODBLog):
@@ -113,18 +99,16 @@ class ClientStorage(ZODBLog):
         self._sink: InvalidationSink | None = None
         self._info: dict[str, Any] = {}
         self._verifying: list[tuple[Tid, Sequence[Oid]]] | None = None
-        self._lock = threading.Lock()  # over the oids in stock and the transactions in progress
+        self._lock = threading.Lock()  # over the oids in stock
         self._oids: list[Oid] = []
         self._oids_generation: Channel | None = None
-        self._txn_ids = itertools.count(1)
-        self._staged: dict[int, Staging] = {}
-        self._turns = Turns()
         secure = securing(ssl, ssl_server_hostname)
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
         self._channel = self._supervisor.channel
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self.load_serial)
+        self._transactions = OpenTransactions(self._has, self._resolver, self)
         self._supervisor.start()
         if wait:
             try:
@@ -284,22 +268,17 @@ class ClientStorage(ZODBLog):
         """Begin; transactions of several threads may be in progress at once."""
         if self._read_only:
             raise ReadOnlyError(f"{self._name} is read-only for this client")
-        channel, exact = self._channel(), self._has(EXTENSION_BYTES)
-        staging = Staging.begin(transaction, next(self._txn_ids), channel, tid=tid, status=status, exact=exact)
-        with self._lock:
-            if id(transaction) in self._staged:
-                raise StorageTransactionError("tpc_begin twice for one transaction")
-            self._staged[id(transaction)] = staging
+        self._transactions.begin(transaction, self._channel(), tid, status)
 
     def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
         """Add an object; conflicts are reported by tpc_vote."""
         if version:
             raise StorageError(f"version {version!r}: versions are not supported")
-        self._staging(transaction).store(oid, serial, data)
+        self._transactions.staging(transaction).store(oid, serial, data)
 
     def deleteObject(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802 - ZODB's name
         """Add an object's deletion; POSKeyError and conflicts are reported by tpc_vote."""
-        self._staging(transaction).delete(oid, serial)
+        self._transactions.staging(transaction).delete(oid, serial)
 
     def undo(self, transaction_id: bytes, transaction: Any) -> tuple[None, list[Oid]]:
         """Take back a transaction, named as the undo log names it; tpc_vote tells which objects that changes.
@@ -307,100 +286,45 @@ class ClientStorage(ZODBLog):
         So the pair that is returned, which ZODB's storages fill, has neither tid nor oids. It is tpc_vote that raises
         UndoError if it cannot be undone.
         """
-        self._staging(transaction).undo(transaction_id)
+        self._transactions.staging(transaction).undo(transaction_id)
         return None, []
 
     def restore(
         self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
     ) -> None:
         """Add an object of another storage's transaction; see ZODBLog."""
-        self._staging(transaction).restore(oid, serial, data, prev_txn)
+        self._transactions.staging(transaction).restore(oid, serial, data, prev_txn)
 
     def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
         """Ask that `serial` is still current at commit."""
-        self._staging(transaction).check(oid, serial)
+        self._transactions.staging(transaction).check(oid, serial)
 
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
-        staging = self._staging(transaction)
-        if not self._has(CONCURRENT_TRANSACTIONS):
-            self._turns.take(staging)
-        channel = self._same_channel(staging)
-        args = (staging.txn_id, True) if self._has(CLIENT_RESOLUTION) else (staging.txn_id,)
-        call = channel.start("vote", args, replies.votes, before=self._send_staged(channel, staging))
-        self._while_voting(staging)
-        for _ in range(VOTES_MAX):
-            answer: replies.Votes = channel.wait(call)
-            staging.resolved |= answer.changed
-            if not answer.conflicts:
-                staging.voted = True
-                return list(staging.resolved)
-            calls = b"".join([self._resolve(staging, conflict) for conflict in answer.conflicts])
-            call = channel.start("vote", args, replies.votes, before=calls)
-        raise ConflictError(oid=answer.conflicts[0].oid)
+        return self._transactions.vote(transaction)
 
-    def _resolve(self, staging: Staging, conflict: replies.ToResolve) -> bytes:
-        write = staging.writes.get(conflict.oid)
-        data = self._resolver.resolve(conflict, None if write is None else write.data)
-        return staging.resolve(conflict.oid, conflict.committed, data)
-
-    def _send_staged(self, channel: Channel, staging: Staging) -> bytes:
+    def send_staged(self, channel: Channel, staging: Staging) -> bytes:
         """Return what is to be sent right before the vote; a subclass may have sent it already."""
         return staging.burst()
 
-    def _while_voting(self, staging: Staging) -> None:
+    def while_voting(self, staging: Staging) -> None:
         """Do what there is to do while the server votes."""
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
         """Commit. CommitInDoubtError if the connection breaks, or the server makes no sense, before its word."""
-        staging = self._staging(transaction)
-        if not staging.voted:
-            raise StorageTransactionError("tpc_finish before tpc_vote")
-        channel = self._same_channel(staging)
 
-        def finished(call: Call, tid: Any) -> Tid:
-            return self._finished(staging, replies.tid(call, tid), announce)
+        def finished(staging: Staging) -> OnReply:
+            return lambda call, tid: self._finished(staging, replies.tid(call, tid), announce)
 
-        call = channel.start("tpc_finish", (staging.txn_id,), finished)
-        del self._staged[id(transaction)]
-        try:
-            tid: Tid = channel.wait(call)
-        except (ClientDisconnected, RemoteProtocolError) as error:
-            raise CommitInDoubtError(str(channel.address), getattr(error, "reason", str(error))) from error
-        except Exception:
-            # Should it be committed in spite of the error, only a verified cache will know (B14).
-            channel.fail("tpc_finish failed")
-            raise
-        finally:
-            self._turns.give(staging)
-        return tid
+        return self._transactions.finish(transaction, finished)
 
     def tpc_abort(self, transaction: Any) -> None:
         """Forget the transaction, here and on the server."""
-        with self._lock:
-            staging = self._staged.pop(id(transaction), None)
-        if staging is not None and staging.sent and staging.generation.lost is None:
-            with contextlib.suppress(ClientDisconnected):  # the server aborts what a lost client left
-                staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
-        if staging is not None:
-            self._turns.give(staging)
+        self._transactions.abort(transaction)
 
     def _has(self, extension: str) -> bool:
         """Tell whether the server announced an extension of the protocol."""
         return extension in self._info.get("extensions", ())
-
-    def _staging(self, transaction: Any) -> Staging:
-        staging = self._staged.get(id(transaction))
-        if staging is None or staging.transaction is not transaction:
-            raise StorageTransactionError("this transaction is not in progress; call tpc_begin first")
-        return staging
-
-    def _same_channel(self, staging: Staging) -> Channel:
-        """Return the channel that the transaction began on: oids and checks of another one mean nothing (B14)."""
-        channel = staging.generation
-        if channel.lost is not None:
-            raise ClientDisconnected(str(channel.address), f"lost during the transaction: {channel.lost}")
-        return channel
 
     # -- what arrives; in the reader's thread, in the order of the stream --------------------------------------------
 

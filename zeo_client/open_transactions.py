@@ -1,0 +1,137 @@
+"""The transactions of a ClientStorage that are in progress: staged here, sent at the vote, until the server's word."""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from zeo_client import replies
+from zeo_client.resolver import Resolver
+from zeo_client.staging import Staging
+from zeo_client.transport.channel import Channel, OnReply
+from zeo_client.turns import Turns
+from zeo_core.errors import (
+    ClientDisconnected,
+    CommitInDoubtError,
+    ConflictError,
+    RemoteProtocolError,
+    StorageTransactionError,
+)
+from zeo_core.ids import Oid, Tid
+from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.methods import CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+
+__all__ = ["VOTES_MAX", "OpenTransactions", "Sender"]
+
+VOTES_MAX = 9
+"""Votes of one transaction whose conflicts are resolved here; with zeod, which holds its locks meanwhile, two do."""
+
+
+class Sender(Protocol):
+    """How a storage brings what is staged to the server; one with blobs has more to bring."""
+
+    def send_staged(self, channel: Channel, staging: Staging) -> bytes:
+        """Return what is to be sent right before the vote; it may have been sent already."""
+
+    def while_voting(self, staging: Staging) -> None:
+        """Do what there is to do while the server votes."""
+
+
+class OpenTransactions:
+    """Those of one storage, of any number of threads. `has` tells whether the server announced an extension."""
+
+    def __init__(self, has: Callable[[str], bool], resolver: Resolver, sender: Sender) -> None:
+        self._has = has
+        self._resolver = resolver
+        self._sender = sender
+        self._lock = threading.Lock()
+        self._txn_ids = itertools.count(1)
+        self._staged: dict[int, Staging] = {}
+        self._turns = Turns()
+
+    def begin(self, transaction: Any, channel: Channel, tid: Tid | None, status: str | bytes) -> None:
+        """Begin; StorageTransactionError if it has begun already."""
+        exact = self._has(EXTENSION_BYTES)
+        staging = Staging.begin(transaction, next(self._txn_ids), channel, tid=tid, status=status, exact=exact)
+        with self._lock:
+            if id(transaction) in self._staged:
+                raise StorageTransactionError("tpc_begin twice for one transaction")
+            self._staged[id(transaction)] = staging
+
+    def find(self, transaction: Any) -> Staging | None:
+        """Return what a transaction has staged, None if it is not in progress."""
+        staging = self._staged.get(id(transaction))
+        return None if staging is None or staging.transaction is not transaction else staging
+
+    def staging(self, transaction: Any) -> Staging:
+        """Return what a transaction has staged; StorageTransactionError if it is not in progress."""
+        staging = self.find(transaction)
+        if staging is None:
+            raise StorageTransactionError("this transaction is not in progress; call tpc_begin first")
+        return staging
+
+    def vote(self, transaction: Any) -> Sequence[Oid]:
+        """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
+        staging = self.staging(transaction)
+        if not self._has(CONCURRENT_TRANSACTIONS):
+            self._turns.take(staging)
+        channel = _same_channel(staging)
+        args = (staging.txn_id, True) if self._has(CLIENT_RESOLUTION) else (staging.txn_id,)
+        call = channel.start("vote", args, replies.votes, before=self._sender.send_staged(channel, staging))
+        self._sender.while_voting(staging)
+        for _ in range(VOTES_MAX):
+            answer: replies.Votes = channel.wait(call)
+            staging.resolved |= answer.changed
+            if not answer.conflicts:
+                staging.voted = True
+                return list(staging.resolved)
+            calls = b"".join([self._resolve(staging, conflict) for conflict in answer.conflicts])
+            call = channel.start("vote", args, replies.votes, before=calls)
+        raise ConflictError(oid=answer.conflicts[0].oid)
+
+    def _resolve(self, staging: Staging, conflict: replies.ToResolve) -> bytes:
+        write = staging.writes.get(conflict.oid)
+        data = self._resolver.resolve(conflict, None if write is None else write.data)
+        return staging.resolve(conflict.oid, conflict.committed, data)
+
+    def finish(self, transaction: Any, finished: Callable[[Staging], OnReply]) -> Tid:
+        """Commit; `finished` says what the reply does, in the reader's thread.
+
+        CommitInDoubtError if the connection breaks, or the server makes no sense, before its word.
+        """
+        staging = self.staging(transaction)
+        if not staging.voted:
+            raise StorageTransactionError("tpc_finish before tpc_vote")
+        channel = _same_channel(staging)
+        call = channel.start("tpc_finish", (staging.txn_id,), finished(staging))
+        del self._staged[id(transaction)]
+        try:
+            tid: Tid = channel.wait(call)
+        except (ClientDisconnected, RemoteProtocolError) as error:
+            raise CommitInDoubtError(str(channel.address), getattr(error, "reason", str(error))) from error
+        except Exception:
+            # Should it be committed in spite of the error, only a verified cache will know (B14).
+            channel.fail("tpc_finish failed")
+            raise
+        finally:
+            self._turns.give(staging)
+        return tid
+
+    def abort(self, transaction: Any) -> None:
+        """Forget the transaction, here and on the server."""
+        with self._lock:
+            staging = self._staged.pop(id(transaction), None)
+        if staging is not None and staging.sent and staging.generation.lost is None:
+            with contextlib.suppress(ClientDisconnected):  # the server aborts what a lost client left
+                staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
+        if staging is not None:
+            self._turns.give(staging)
+
+
+def _same_channel(staging: Staging) -> Channel:
+    """Return the channel that the transaction began on: oids and checks of another one mean nothing (B14)."""
+    channel = staging.generation
+    if channel.lost is not None:
+        raise ClientDisconnected(str(channel.address), f"lost during the transaction: {channel.lost}")
+    return channel
