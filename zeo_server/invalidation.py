@@ -100,7 +100,15 @@ class InvalidationLog:
 
 
 class Listener(Protocol):
-    """Who can be told something: one connection."""
+    """Who can be told something: one connection.
+
+    `finishing` counts its transactions that are with the writer: it waits for their answers, which come soon.
+    """
+
+    finishing: int
+
+    def send_later(self, frame: bytes) -> None:
+        """Do as `send` does, but with whatever is sent next, or a moment later if nothing is."""
 
     def send(self, frame: bytes) -> None:
         """Queue bytes behind everything queued before. Never blocks, never raises, closes nothing in this call."""
@@ -138,5 +146,10 @@ class Audience(Generic[Member]):
         the walk skipped a live client).
         """
         for member in self._members:
-            if member is not but:
+            if member is but:
+                continue
+            if member.finishing:
+                # It would be woken twice within a moment, and the second time is the one that it waits for.
+                member.send_later(frame)
+            else:
                 member.send(frame)

@@ -30,13 +30,16 @@ from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
 from zeo_server.status import status_json
 
-__all__ = ["BACKLOG_MAX_BYTES", "HIGH_WATER_BYTES", "SLICE", "ServerSession"]
+__all__ = ["BACKLOG_MAX_BYTES", "HIGH_WATER_BYTES", "PATIENCE_S", "SLICE", "ServerSession"]
 
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent bytes from which on no more requests are taken from a peer until it has read some."""
 
 BACKLOG_MAX_BYTES = 64 * 1024 * 1024
 """Unsent bytes, of invalidations mostly, at which a peer is cut off: when it comes back it asks what it missed."""
+
+PATIENCE_S = 0.005
+"""How long an invalidation may wait for the answer to a finish, with which it leaves: some writes of the disk."""
 
 SLICE = 100
 """Requests of one peer that are handled before others get their turn: about 1 ms of loads."""
@@ -62,6 +65,10 @@ class ServerSession(asyncio.Protocol):
         self._wire = Session(Role.SERVER)
         self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
+        self._flushing = False  # a callback that writes _out is on its way
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self.finishing = 0
+        """How many transactions of this client are with the writer; the coordinator counts."""
         self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
         self._paused = False  # the peer does not read as fast as we write
@@ -132,9 +139,19 @@ class ServerSession(asyncio.Protocol):
         """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
         if self._ended:
             return
-        if not (self._receiving or self._out):
+        if not (self._receiving or self._flushing):
             # A group's publication has several messages for each client: one write for all, right after this callback.
+            self._flushing = True
             self._loop.call_soon(self._flush)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def send_later(self, frame: bytes) -> None:
+        """Queue bytes that leave with what is sent next, or after a moment."""
+        if self._ended:
+            return
+        if not (self._receiving or self._flushing) and self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(PATIENCE_S, self._flush)
         self._out.append(frame)
         self._out_bytes += len(frame)
 
@@ -293,6 +310,10 @@ class ServerSession(asyncio.Protocol):
         return self._paused
 
     def _flush(self) -> None:
+        self._flushing = False
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
         out = self._out
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)

@@ -110,9 +110,14 @@ def test_a_long_tail_is_not_walked_for_it() -> None:
 class Ear:
     def __init__(self) -> None:
         self.heard: list[bytes] = []
+        self.heard_later: list[bytes] = []
+        self.finishing = 0
 
     def send(self, frame: bytes) -> None:
         self.heard.append(frame)
+
+    def send_later(self, frame: bytes) -> None:
+        self.heard_later.append(frame)
 
 
 class Leaver(Ear):
@@ -186,3 +191,14 @@ def test_what_is_too_old_or_not_of_this_storage_is_not_answered() -> None:
     assert changes_since(storage, entry.tid, tid_to_time(entry.tid) + 1) is None
     assert changes_since(storage, pack_id(unpack_id(entry.tid) - 1), 0) is None
     assert changes_since(storage, pack_id(unpack_id(entry.tid) + 1), 0) is None
+
+
+def test_who_waits_for_the_writer_hears_it_with_the_answer() -> None:
+    audience: Audience[Ear] = Audience()
+    idle, busy = Ear(), Ear()
+    busy.finishing = 1
+    audience.join(idle)
+    audience.join(busy)
+    audience.tell(b"x")
+    assert (idle.heard, idle.heard_later) == ([b"x"], [])
+    assert (busy.heard, busy.heard_later) == ([], [b"x"])

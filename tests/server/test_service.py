@@ -16,11 +16,15 @@ class Visitor:
         self.service, self.coordinator = service, coordinator
         self.frames: list[bytes] = []
         self.ends: list[str] = []
+        self.finishing = 0
         coordinator.join(self)
         service.enter(self)
 
     def send(self, frame: bytes) -> None:
         self.frames.append(frame)
+
+    def send_later(self, frame: bytes) -> None:
+        self.send(frame)
 
     def disconnect(self, reason: str) -> None:
         self.ends.append(reason)

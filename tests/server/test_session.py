@@ -20,6 +20,7 @@ from tests.server.raw_client import RawClient, connect
 from zeo_core.errors import StorageTransactionError
 from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, pack_id
 from zeo_core.wire.frames import FrameDecoder, encode_frame
+from zeo_core.wire.session import Request
 from zeo_server import session
 from zeo_server.storages.mapping import MappingStorage
 
@@ -255,6 +256,34 @@ def test_a_load_that_is_answered_before_a_commit_stands_before_its_invalidation(
                 assert result[1] <= told
                 assert result[2] is None
                 assert result[1] == told
+
+
+def test_what_can_wait_leaves_after_a_moment_in_its_place_in_the_stream(server: InProcess) -> None:
+    oid = fresh_oid()
+    with server.client() as client, server.client() as reader:
+        (told,) = [
+            each for each in server.service.connections if getattr(each, "label", "").endswith(f":{_port(reader)}")
+        ]
+        assert isinstance(told, session.ServerSession)
+        told.finishing = 1  # as if a transaction of the reader's were with the writer
+        tid = client.commit({oid: (ZERO_TID, b"one")})
+        while not [event for event in reader.heard if isinstance(event, Request)]:
+            reader._receive()  # nothing else is sent to it
+        first, second = pack_id(1), pack_id(2)
+
+        def send() -> None:
+            told.send_later(framed(0, True, "invalidateTransaction", (first, ())))
+            told.send(framed(0, True, "invalidateTransaction", (second, ())))
+
+        server.ask(send)
+        reader.call("ping")
+        assert reader.invalidations() == [(tid, (oid,)), (first, ()), (second, ())]
+        told.finishing = 0
+
+
+def _port(client: RawClient) -> int:
+    port: int = client.sock.getsockname()[1]
+    return port
 
 
 def test_a_failed_vote_for_an_unknown_transaction_is_told(server: InProcess) -> None:

@@ -238,6 +238,7 @@ class Coordinator:
         transaction.move(Step.FINISH)
         transaction.answer = answer
         self._timeouts.stop(transaction)
+        member.finishing += 1
         self._writer.submit(transaction, transaction.prepared(), transaction.size_bytes)
 
     def abort(self, member: Member, txn_id: Hashable) -> None:
@@ -430,6 +431,8 @@ class Coordinator:
         self._loop.call_soon_threadsafe(self._written, outcome)
 
     def _written(self, outcome: Outcome[ServerTransaction]) -> None:
+        for transaction in outcome.keys:
+            transaction.member.finishing -= 1
         if outcome.group is None:
             for transaction in outcome.keys:
                 self.counters.aborts += 1

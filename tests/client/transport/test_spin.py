@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zeo_client.transport.spin import MISSES_MAX, RETRY_EVERY, Spin
+from zeo_client.transport.spin import MISSES_MAX, RETRY_EVERY, TAKEN_S, Spin
 
 
 @pytest.fixture
@@ -17,9 +17,21 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     theirs.close()
 
 
+class Clock:
+    """Each look takes `step_s`, however busy the machine of the test is."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        self._now_s += self.step_s
+        return self._now_s
+
+
 @pytest.fixture
 def spin(pair: tuple[socket.socket, socket.socket]) -> Spin:
-    return Spin(pair[0], processors=2)
+    return Spin(pair[0], 2, Clock(TAKEN_S / 10))
 
 
 def test_what_is_there_is_taken(pair: tuple[socket.socket, socket.socket], spin: Spin) -> None:
@@ -71,3 +83,12 @@ def test_other_threads_go_on_meanwhile(pair: tuple[socket.socket, socket.socket]
 def test_one_processor_is_left_to_the_server(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[1].sendall(b"answer")
     assert Spin(pair[0], processors=1).receive(100) is None
+
+
+def test_a_processor_that_others_want_is_left_to_them(pair: tuple[socket.socket, socket.socket]) -> None:
+    spin = Spin(pair[0], 2, Clock(TAKEN_S * 2))
+    assert spin.receive(100) is None
+    pair[1].sendall(b"soon")
+    answers = [spin.receive(100) for _ in range(RETRY_EVERY)]
+    assert answers.count(b"soon") == 1
+    assert answers[:10] == [None] * 10

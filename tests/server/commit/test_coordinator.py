@@ -36,12 +36,16 @@ class Recorder:
         self.coordinator = coordinator
         self.stream: list[tuple[Any, Any]] = []
         self.reason: str | None = None
+        self.finishing = 0
         self._told = asyncio.Event()
         coordinator.join(self)
 
     def send(self, frame: bytes) -> None:
         message = decode(frame[HEADER_BYTES:])
         self._tell(message.method, message.body)
+
+    def send_later(self, frame: bytes) -> None:
+        self.send(frame)
 
     def disconnect(self, reason: str) -> None:
         self.reason = reason

@@ -18,6 +18,11 @@ T1, T2 = pack_id(1001), pack_id(1002)
 
 
 class Nobody:
+    finishing = 0
+
+    def send_later(self, frame: bytes) -> None:
+        pass
+
     def send(self, frame: bytes) -> None:
         pass
 
