@@ -166,13 +166,14 @@ class Connection:
         """Make all unchanged objects ghosts but those that were used since the last sweep."""
         self._cache.full_sweep()
 
-    def prefetch(self, *args: Oid | Any | Iterable[Oid | Any]) -> None:
+    def prefetch(self, *args: Oid | Any | Iterable[Oid | Any], depth: int = 0, max_bytes: int | None = None) -> None:
         """Make it fast to load these objects next: given as oids, objects, or collections of oids and objects.
 
-        That pays off with a storage that is far away; others do nothing.
+        And what they refer to in `depth` steps, up to `max_bytes`. That pays off with a storage that is far away.
         """
         if isinstance(self._storage, Prefetches):
-            self._storage.prefetch(oids_of(args), self._snapshot.start)
+            further = (depth, max_bytes) if depth else ()
+            self._storage.prefetch(oids_of(args), self._snapshot.start, *further)
 
     def isReadOnly(self) -> bool:  # noqa: N802
         """Tell whether all changes are refused."""

@@ -1,19 +1,29 @@
-"""Loading many objects at once: their requests go out together, so that they take one round trip and not one each."""
+"""Loading many objects at once: their requests go out together, so that they take one round trip and not one each.
+
+A zeod takes many oids in one call (the extension bulk-loading); to ZEO's servers goes a call for each.
+"""
 
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from zeo_client.replies import Brought
 from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_core.errors import ZeodError
 from zeo_core.ids import Oid, Tid
 
-__all__ = ["WINDOW", "oids_of", "prefetch"]
+__all__ = ["BULK_WINDOW", "PREFETCH_MAX_BYTES", "WINDOW", "oids_of", "prefetch", "prefetch_many"]
 
 WINDOW: Final = 250
 """Requests in one write. Two windows are under way, so that the server answers one while the other travels; it never
 has to keep more replies than these for us."""
+
+BULK_WINDOW: Final = 500
+"""Oids in one call where the server takes many; two calls are under way."""
+
+PREFETCH_MAX_BYTES: Final = 1024 * 1024
+"""What is fetched beside the objects that are named, because they refer to it, if nothing else is said."""
 
 
 def prefetch(channel: Channel, oids: Iterable[Oid], tid: Tid, on_reply: OnReply) -> None:
@@ -40,6 +50,35 @@ def _wait(channel: Channel, calls: list[Call]) -> None:
             channel.wait(call)
         except ZeodError:
             continue
+
+
+def prefetch_many(
+    channel: Channel, oids: Iterable[Oid], tid: Tid, on_reply: OnReply, depth: int = 0, max_bytes: int | None = None
+) -> None:
+    """Do as `prefetch` does with a server that takes many oids in a call, and knows what they refer to.
+
+    With a `depth`, what they refer to, in so many steps, is fetched too, as far as `max_bytes` go; `on_reply` returns
+    what was Brought.
+    """
+    room = PREFETCH_MAX_BYTES if max_bytes is None else max_bytes
+    oids = iter(oids)
+    under_way: deque[Call] = deque()
+    try:
+        while True:
+            window = list(itertools.islice(oids, BULK_WINDOW))
+            if window and (room > 0 or not depth):
+                args = (window, tid, depth, room) if depth else (window, tid)
+                under_way.append(channel.start("load_many", args, on_reply))
+            elif not under_way:
+                return
+            if len(under_way) > 1 or not window:
+                brought: Brought = channel.wait(under_way.popleft())
+                if depth:
+                    room -= sum(len(revision.data) for _, revision in brought.found)
+                else:
+                    oids = itertools.chain(brought.left, oids)
+    except ZeodError:
+        return  # as above
 
 
 def oids_of(args: Iterable[Any]) -> Iterator[Oid]:

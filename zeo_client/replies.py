@@ -13,6 +13,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
 from zeo_core.transaction import HistoryEntry, RecordedObject, Revision, TransactionMetadata, extension_bytes
 
 __all__ = [
+    "Brought",
     "RecordedHead",
     "ToResolve",
     "Votes",
@@ -23,6 +24,7 @@ __all__ = [
     "info",
     "info_fault",
     "last_tid",
+    "many",
     "number",
     "record_from",
     "recorded",
@@ -49,8 +51,10 @@ def last_tid(call: Call, answer: Any) -> Tid:
 
 def revision(call: Call, answer: Any) -> Revision | None:
     """Take the revision before the tid that was asked for, or None."""
-    if answer is None:
-        return None
+    return None if answer is None else _revision(call, answer)
+
+
+def _revision(call: Call, answer: Any) -> Revision:
     if type(answer) is not tuple or len(answer) != 3 or type(answer[0]) is not bytes or not is_id(answer[1]):
         _refuse(call, "no (data, tid, end tid)")
     _, start, end = answer
@@ -59,6 +63,25 @@ def revision(call: Call, answer: Any) -> Revision | None:
     if start >= asked or (end is not None and not (is_id(end) and end > start)):
         _refuse(call, "not the revision that was asked for")
     return Revision(*answer)
+
+
+class Brought(NamedTuple):
+    """What a load_many brought: objects, and the oids of those that were left out for want of room."""
+
+    found: list[tuple[Oid, Revision]]
+    left: tuple[Oid, ...]
+
+
+def many(call: Call, answer: Any) -> Brought:
+    """Take many objects, each as of the tid that was asked for."""
+    if type(answer) is not tuple or len(answer) != 2 or not all(type(part) is tuple for part in answer):
+        _refuse(call, "no objects and oids")
+    found, left = answer
+    if not all(map(is_id, left)):
+        _refuse(call, "a list of oids that are none")
+    if not all(type(entry) is tuple and entry and is_id(entry[0]) for entry in found):
+        _refuse(call, "a list of objects without an oid")
+    return Brought([(entry[0], _revision(call, entry[1:])) for entry in found], left)
 
 
 def data(call: Call, answer: Any) -> bytes:

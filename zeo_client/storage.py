@@ -15,7 +15,8 @@ from zeo_client import replies
 from zeo_client.cache.memory import MemoryCache
 from zeo_client.iteration import RemoteLog
 from zeo_client.open_transactions import OpenTransactions
-from zeo_client.prefetch import prefetch
+from zeo_client.prefetch import prefetch, prefetch_many
+from zeo_client.read_ahead import ReadAhead
 from zeo_client.resolver import Resolver
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
@@ -28,6 +29,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.methods import BULK_LOADING
 from zeo_core.zodb import ZODBLog
 
 __all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
@@ -105,6 +107,7 @@ class ClientStorage(ZODBLog):
         secure = securing(ssl, ssl_server_hostname)
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
         self._channel = self._supervisor.channel
+        self._read_ahead = ReadAhead(self._supervisor.current, self._brought, self._is_cached, cache_size)
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self.load_serial)
@@ -136,16 +139,40 @@ class ClientStorage(ZODBLog):
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the newest revision before `tid`, from the cache or the server."""
+        ahead = self._read_ahead
         revision = self._cache.load_before(oid, tid)
         if revision is not None:
+            if oid in ahead.marks:
+                ahead.reached(oid, tid)
             return revision
+        if self._has(BULK_LOADING) and ahead.bring(oid, tid):
+            revision = self._cache.load_before(oid, tid)
+            if revision is not None:
+                ahead.reached(oid, tid)
+                return revision
         answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._loaded)
+        if answer is not None:
+            ahead.loaded(oid, answer.data)
         return answer
 
-    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
-        """Load the states before `tid` of those objects that the cache lacks, together, and wait for them."""
-        missing = (oid for oid in oids if is_id(oid) and self._cache.load_before(oid, tid) is None)
-        prefetch(self._channel(), missing, tid, self._loaded)
+    def prefetch(self, oids: Iterable[Oid], tid: Tid, depth: int = 0, max_bytes: int | None = None) -> None:
+        """Load the states before `tid` of those objects that the cache lacks, together, and wait for them.
+
+        With a `depth`, what they refer to as well, in so many steps, up to about `max_bytes` of it; ZEO's servers do
+        not know what that is.
+        """
+        if not self._has(BULK_LOADING):
+            prefetch(self._channel(), self._missing(oids, tid), tid, self._loaded)
+        elif depth:
+            prefetch_many(self._channel(), filter(is_id, oids), tid, self._brought, depth, max_bytes)
+        else:
+            prefetch_many(self._channel(), self._missing(oids, tid), tid, self._brought)
+
+    def _missing(self, oids: Iterable[Oid], tid: Tid) -> Iterator[Oid]:
+        return (oid for oid in oids if is_id(oid) and not self._is_cached(oid, tid))
+
+    def _is_cached(self, oid: Oid, tid: Tid) -> bool:
+        return self._cache.load_before(oid, tid) is not None
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
         """Return the data that transaction `tid` wrote for `oid`."""
@@ -330,14 +357,21 @@ class ClientStorage(ZODBLog):
 
     def _loaded(self, call: Call, answer: Any) -> Revision | None:
         revision = replies.revision(call, answer)
-        if revision is None:
-            return None
+        return None if revision is None else self._take_in(call, call.args[0], revision)
+
+    def _brought(self, call: Call, answer: Any) -> replies.Brought:
+        brought = replies.many(call, answer)
+        for oid, revision in brought.found:
+            self._take_in(call, oid, revision)
+        return brought
+
+    def _take_in(self, call: Call, oid: Oid, revision: Revision) -> Revision:
         if revision.end_tid is None and call.superseded:
             # Belt and braces (B2): an invalidation that passed this load ends what the reply calls current.
-            later = [tid for tid in call.superseded if tid > revision.tid]
+            later = [tid for tid, oids in call.superseded if tid > revision.tid and oid in oids]
             revision = revision._replace(end_tid=min(later, default=None))
         if revision.tid <= self._cache.last_tid():
-            self._cache.store(call.args[0], revision)
+            self._cache.store(oid, revision)
         return revision
 
     def _finished(self, staging: Staging, tid: Tid, announce: Callable[[Tid], None] | None) -> Tid:
@@ -383,10 +417,10 @@ class ClientStorage(ZODBLog):
             raise RemoteProtocolError(f"transaction {tid_repr(tid)} was announced after {known}")
 
     def _supersede(self, channel: Channel, tid: Tid, oids: Any) -> None:
-        """Mark the loads under way of objects that `tid` changed."""
+        """Mark the loads under way of objects that `tid` changed; a load_many may bring any object."""
         for call in channel.pending_calls():
-            if call.method == "loadBefore" and call.args[0] in oids:
-                call.superseded += (tid,)
+            if call.method == "load_many" or (call.method == "loadBefore" and call.args[0] in oids):
+                call.superseded += ((tid, oids),)
 
     # -- a new connection -------------------------------------------------------------------------------------------
 

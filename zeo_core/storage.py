@@ -116,8 +116,11 @@ class LoadsCached(Protocol, metaclass=_ContractType):
 class Prefetches(Protocol, metaclass=_ContractType):
     """A storage for which many loads at once are cheaper than one after the other."""
 
-    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
-        """Make later loads of these objects' states before `tid` fast. What cannot be loaded is passed over."""
+    def prefetch(self, oids: Iterable[Oid], tid: Tid, depth: int = 0, max_bytes: int | None = None) -> None:
+        """Make later loads of these objects' states before `tid` fast. What cannot be loaded is passed over.
+
+        With `depth`, which not every storage knows, also of what they refer to in so many steps, up to `max_bytes`.
+        """
 
 
 @runtime_checkable

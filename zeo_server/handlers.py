@@ -15,8 +15,15 @@ from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid
 from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import CLIENT_CALLS, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.wire.methods import (
+    BULK_LOADING,
+    CLIENT_CALLS,
+    CLIENT_RESOLUTION,
+    CONCURRENT_TRANSACTIONS,
+    EXTENSION_BYTES,
+)
 from zeo_core.zodb_records import history_line
+from zeo_server.bulk import ANSWER_MAX_BYTES, Wanted
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.commit.uploads import Sender
@@ -53,6 +60,9 @@ class Caller(Connection, Sender, Protocol):
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
 
+    def load_many(self, wanted: Wanted, answer: Answer) -> None:
+        """Find many objects, then answer."""
+
     def send_blob(self, oid: Oid, serial: Tid, answer: Answer) -> None:
         """Send a blob, then the answer."""
 
@@ -76,7 +86,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "supportsUndo": isinstance(caller.storage, Undoes),
         "supports_record_iternext": hasattr(caller.storage, "record_iternext"),
         "interfaces": interfaces_of(caller.storage),
-        "extensions": (CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
+        "extensions": (BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
     }
 
 
@@ -113,6 +123,18 @@ def _get_invalidations(caller: Caller, answer: Answer, tid: Tid) -> None:
 def _load_before(caller: Caller, oid: Oid, tid: Tid) -> Revision | None:
     caller.coordinator.counters.loads += 1
     return caller.coordinator.load(oid, tid)
+
+
+def _load_many(
+    caller: Caller,
+    answer: Answer,
+    oids: Sequence[Oid],
+    tid: Tid,
+    depth: int = 0,
+    max_bytes: int = ANSWER_MAX_BYTES,
+    through: str | bytes = "",
+) -> None:
+    caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through)), answer)
 
 
 def _load_serial(caller: Caller, oid: Oid, tid: Tid) -> bytes:
@@ -278,6 +300,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "getSize": _get_size,
     "getInvalidations": _get_invalidations,
     "loadBefore": _load_before,
+    "load_many": _load_many,
     "loadSerial": _load_serial,
     "new_oids": _new_oids,
     "tpc_begin": _tpc_begin,
@@ -314,6 +337,7 @@ _LATER = frozenset(
         *(
             "getTid",
             "getInvalidations",
+            "load_many",
             "vote",
             "tpc_finish",
             "pack",

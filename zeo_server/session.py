@@ -21,6 +21,7 @@ from zeo_core.ids import Oid, Tid
 from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Revision
 from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusRequested
+from zeo_server.bulk import BulkLoads, Wanted
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
 from zeo_server.downloads import Downloads
@@ -74,6 +75,7 @@ class ServerSession(asyncio.Protocol):
         self._paused = False  # the peer does not read as fast as we write
         self._held = False  # what the peer sends comes faster than it can be dealt with
         self._downloads: Downloads | None = None
+        self._bulk_loads: BulkLoads | None = None
         self._registered = False
         self._slow_calls: SlowCalls | None = None  # most clients never have any
         self._ended = False
@@ -104,6 +106,8 @@ class ServerSession(asyncio.Protocol):
         self._paused = False
         if self._downloads is not None:
             self._downloads.resume()
+        if self._bulk_loads is not None:
+            self._bulk_loads.resume()
         self._loop.call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,6 +164,12 @@ class ServerSession(asyncio.Protocol):
         if self._downloads is None:
             self._downloads = Downloads(self.storage, self, self.coordinator.uploads.run)
         self._downloads.send(oid, serial, answer)
+
+    def load_many(self, wanted: Wanted, answer: Answer) -> None:
+        """Find many objects, behind what was asked for so before."""
+        if self._bulk_loads is None:
+            self._bulk_loads = BulkLoads(self.coordinator, self, self._loop)
+        self._bulk_loads.load(wanted, answer)
 
     def takes_more(self) -> bool:
         """Tell whether the peer has read what it was sent, or most of it."""
@@ -353,6 +363,8 @@ class ServerSession(asyncio.Protocol):
         self._wire.close()
         if self._downloads is not None:
             self._downloads.close()
+        if self._bulk_loads is not None:
+            self._bulk_loads.close()
         if self._registered:
             self.coordinator.leave(self)
         if self._slow_calls is not None:

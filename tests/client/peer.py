@@ -27,6 +27,7 @@ from typing import Any, Self, TypeVar
 from zeo_client.transport.address import Address
 from zeo_core.errors import ConflictError, POSKeyError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id, successor
+from zeo_core.record import class_name, references
 from zeo_core.transaction import Revision
 from zeo_core.wire.session import Failed, KeepAlive, Request, Role, Session
 
@@ -345,6 +346,22 @@ class Peer:
 
     def _loadBefore(self, link: Link, oid: Oid, tid: Tid) -> Revision | None:  # noqa: N802
         return self.revision(oid, tid)
+
+    def _load_many(
+        self, link: Link, oids: tuple[Oid, ...], tid: Tid, depth: int = 0, max_bytes: int = 1 << 20, through: str = ""
+    ) -> tuple[list[tuple[object, ...]], list[Oid]]:
+        found: list[tuple[object, ...]] = []
+        waiting = [(oid, depth) for oid in reversed(oids)]
+        while waiting and max_bytes > 0:
+            oid, left = waiting.pop()
+            if oid in self.revisions and (revision := self.revision(oid, tid)) is not None:
+                found.append((oid, *revision))
+                max_bytes -= len(revision.data)
+                if through and class_name(revision.data) == through:
+                    left += 1
+                if left:
+                    waiting += [(each, left - 1) for each in reversed(references(revision.data))]
+        return found, [oid for oid, _ in reversed(waiting)]
 
     def _loadSerial(self, link: Link, oid: Oid, serial: Tid) -> bytes:  # noqa: N802
         for tid, data in self.revisions.get(oid, ()):

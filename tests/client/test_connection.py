@@ -393,11 +393,11 @@ class Far(MappingStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[list[Oid], Tid]] = []
+        self.asked: list[tuple[object, ...]] = []
         self.synced = 0
 
-    def prefetch(self, oids: Iterable[Oid], tid: Tid) -> None:
-        self.asked.append((list(oids), tid))
+    def prefetch(self, oids: Iterable[Oid], tid: Tid, depth: int = 0, max_bytes: int | None = None) -> None:
+        self.asked.append((list(oids), tid, *((depth, max_bytes) if depth else ())))
 
     def sync(self, force: bool = True) -> None:
         assert force
@@ -413,8 +413,9 @@ def test_objects_are_fetched_beforehand_where_the_storage_can() -> None:
         oids = [node._p_oid for node in nodes]
         ann.conn.prefetch(oids[0], nodes[1:], (oid for oid in oids), ann.root, Node())
         ann.conn.prefetch()
+        ann.conn.prefetch(oids[0], depth=2, max_bytes=10)
         start = ann.conn._snapshot.start
-        assert far.asked == [([*oids, *oids, ROOT_OID], start), ([], start)]
+        assert far.asked == [([*oids, *oids, ROOT_OID], start), ([], start), ([oids[0]], start, 2, 10)]
 
 
 def test_other_storages_fetch_nothing_beforehand(ann: Session) -> None:

@@ -5,8 +5,9 @@ import pytest
 from tests.client.objects import Node, Session
 from tests.client.peer import Background, Peer, until
 from tests.client.storages import Open, away
+from tests.records import node
 from zeo_client.db import DB
-from zeo_client.prefetch import WINDOW, oids_of
+from zeo_client.prefetch import BULK_WINDOW, WINDOW, oids_of
 from zeo_core.errors import ClientDisconnected
 from zeo_core.ids import MAX_TID, pack_id, successor
 from zeo_server.storages.mapping import MappingStorage
@@ -91,6 +92,53 @@ def test_a_connection_fetches_through_its_storage(peer: Peer, opened: Open) -> N
     for session in (ann, bob):
         session.manager.abort()
         session.conn.close()
+
+
+def test_a_server_that_takes_many_oids_in_a_call_is_asked_so(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("bulk-loading",)
+    tid = peer.commit({oid: b"data of " + oid for oid in MANY})
+    storage = opened()
+    storage.prefetch([*MANY, b"no oid", pack_id(99_999)], successor(tid))
+    link = peer.link()
+    assert len(link.calls("load_many")) == len(MANY) // BULK_WINDOW + 1
+    for oid in MANY:
+        assert storage.load_before(oid, successor(tid)) == (b"data of " + oid, tid, None)
+    assert link.calls("loadBefore") == []
+
+
+def test_what_had_no_room_is_asked_for_again(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("bulk-loading",)
+    tid = peer.commit(dict.fromkeys(MANY, b"x" * 10_000))
+    storage = opened()
+    storage.prefetch(MANY, successor(tid))
+    assert storage.cache_stats()["revisions"] == len(MANY)
+    assert len(peer.link().calls("load_many")) > 5
+
+
+def test_what_objects_refer_to_up_to_a_depth_and_a_size(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("bulk-loading",)
+    a, b, c, d = MANY[:4]
+    tid = peer.commit({a: node(b), b: node(c), c: node(d), d: node()})
+    storage = opened()
+    storage.prefetch([a], successor(tid), 2)
+    for oid, expected in ((a, True), (b, True), (c, True), (d, False)):
+        assert (storage.load_before(oid, successor(tid)) is not None) is True
+        assert (oid not in [request.args[0] for request in peer.link().calls("loadBefore")]) is expected
+    other = opened()
+    other.prefetch([a, a], successor(tid), 2, len(node(b)))
+    assert other.cache_stats()["revisions"] == 1
+    peer.link().cut()
+    other.prefetch([a], successor(tid), 1)
+
+
+def test_a_prefetch_of_many_oids_passes_over_what_goes_wrong(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("bulk-loading",)
+    storage = opened()
+    peer.hold("load_many")
+    fetching = Background(storage.prefetch, MANY, MAX_TID)
+    link, _ = peer.held("load_many")
+    link.cut()
+    fetching.result()
 
 
 def test_the_oids_of_whatever_is_given() -> None:

@@ -24,6 +24,12 @@ GOOD: list[tuple[OnReply, Any, Any]] = [
     (replies.revision, None, None),
     (replies.revision, (b"data", T1, None), Revision(b"data", T1, None)),
     (replies.revision, (b"", T2, T3), Revision(b"", T2, T3)),
+    (replies.many, ((), ()), ([], ())),
+    (
+        replies.many,
+        (((B, b"", T2, T3), (A, b"x", T1, None)), (B,)),
+        ([(B, (b"", T2, T3)), (A, (b"x", T1, None))], (B,)),
+    ),
     (replies.data, b"data", b"data"),
     (replies.history, (), []),
     (replies.history, (ENTRY,), [HistoryEntry(T1, TransactionMetadata(b"u", b"d"), 3)]),
@@ -79,6 +85,8 @@ BAD: list[tuple[OnReply, Any]] = [
     (replies.revision, (b"data", T3, None)),  # not before the tid that was asked for
     (replies.revision, (b"data", T2, T1)),  # ended before it began
     (replies.revision, (b"data", T2, T2)),
+    *each(replies.many, None, (), ((),), ((), None), ((), (1,)), (((A,),), ()), ((A,), ()), ((1,), ()), {A: (), B: ()}),
+    *each(replies.many, (((1, b"x", T1, None),), ()), (((A, b"x", T3, None),), ()), (((A, None, T1, None),), ())),
     *each(replies.data, None, "text", 1, (b"data",)),
     *each(replies.history, None, b"", ENTRY, (1,), ({},)),
     *each(replies.history, *(({**ENTRY, key: None},) for key in ("tid", "user_name", "description", "size"))),

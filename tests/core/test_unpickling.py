@@ -20,5 +20,7 @@ def test_a_large_index_in_few_bytes_is_refused(put: bytes) -> None:
         check_memo(pickle.PROTO + b"\x03}" + put + b".")
 
 
-def test_only_the_first_pickle_is_looked_at() -> None:
+def test_only_as_many_pickles_are_looked_at_as_are_asked_for() -> None:
     check_memo(b"N.}r\x00\x00\x00\x08.")
+    with pytest.raises(ValueError, match="memo index"):
+        check_memo(b"N.}r\x00\x00\x00\x08.", pickles=2)

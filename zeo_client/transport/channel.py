@@ -21,7 +21,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
@@ -69,15 +69,17 @@ KEEP_ALIVE = Encoder().keep_alive()
 class Call:
     """A call on its way: made by `Channel.start`, waited for by `Channel.wait`."""
 
-    __slots__ = ("args", "done", "error", "method", "on_reply", "result", "superseded", "waiting", "wake")
+    __slots__ = ("args", "done", "error", "method", "on_reply", "result", "shared", "superseded", "waiting", "wake")
 
     def __init__(self, method: str, args: Sequence[Any], on_reply: OnReply | None) -> None:
         self.method, self.args, self.on_reply = method, args, on_reply
         self.done = False
         self.waiting = False
+        self.shared = False  # several threads may wait for it
         self.result: Any = None
         self.error: Exception | None = None
-        self.superseded: tuple[bytes, ...] = ()  # tids of invalidations that arrived before the reply
+        # the tids of invalidations that arrived before the reply, and the oids that they were about
+        self.superseded: tuple[tuple[bytes, Collection[bytes]], ...] = ()
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -209,6 +211,8 @@ class Channel:
             call.waiting = False
             self._interrupted(error)
             raise
+        if call.shared:
+            call.signal()  # the next one
         if call.error is not None:
             raise call.error
         return call.result

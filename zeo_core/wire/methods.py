@@ -13,10 +13,12 @@ from zeo_core.ids import is_id
 
 __all__ = [
     "BLOB_CHUNK_MAX_BYTES",
+    "BULK_LOADING",
     "CLIENT_CALLS",
     "CLIENT_RESOLUTION",
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
+    "LOAD_MANY_MAX_OIDS",
     "SERVER_PUSHES",
     "Argument",
     "Check",
@@ -25,6 +27,9 @@ __all__ = [
 
 BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
 """The most of a blob that one message may bring, so that no peer makes the other hold a whole one. ZEO sends 59,000."""
+
+BULK_LOADING = "bulk-loading"
+"""An extension of zeod: load_many, which loads many objects, and those that they refer to, in one call."""
 
 CLIENT_RESOLUTION = "client-resolution"
 """An extension of zeod: a client that resolves conflicts may say so with each vote, whatever the server's settings for
@@ -38,6 +43,9 @@ EXTENSION_BYTES = "extension-bytes"
 """An extension of zeod: what a transaction's metadata call its extension may travel as the bytes that stand in the log,
 so that a copy is one to the byte, and a list stays one. tpc_begin takes them in the place of the map; iterator_next
 gives them so where iterator_start was asked for `exact`."""
+
+LOAD_MANY_MAX_OIDS = 1000
+"""Objects that one load_many may name."""
 
 Check = Callable[[object], bool]
 """Tells whether a value fits an argument."""
@@ -140,6 +148,10 @@ def _oids(value: object) -> bool:
     return isinstance(value, tuple) and all(map(is_id, value))
 
 
+def _some_oids(value: object) -> bool:
+    return _oids(value) and isinstance(value, tuple) and len(value) <= LOAD_MANY_MAX_OIDS
+
+
 def _counts(value: object) -> bool:
     return isinstance(value, tuple) and all(map(_count, value))
 
@@ -185,6 +197,19 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "[data, start tid, end tid or None] or None",
         False,
         "The newest revision before `tid`; None if the object did not exist then; POSKeyError if it is unknown.",
+    ),
+    Method(
+        "load_many",
+        (
+            Argument("oids", f"a list of up to {LOAD_MANY_MAX_OIDS} oids", _some_oids),
+            _TID,
+            Argument("depth", "a count", _count, optional=True),
+            Argument("max_bytes", "a count", _count, optional=True),
+            Argument("through", "text", _text, optional=True),
+        ),
+        "[[oid, data, start tid, end tid or None]...] and the list of oids left out for want of room",
+        False,
+        "The newest revisions before `tid` of `oids`, and of what they refer to; what does not exist is passed over.",
     ),
     Method("loadSerial", (_OID, _SERIAL), "data", False, "What transaction `serial` wrote for `oid`; POSKeyError."),
     Method("new_oids", (Argument("n", "a count", _count, optional=True),), "a list of oids", True, "Fresh oids (100)."),

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeo_core.ids import ROOT_OID, tid_from_time
-from zeo_core.wire.methods import BLOB_CHUNK_MAX_BYTES, CLIENT_CALLS, SERVER_PUSHES, Argument, Method
+from zeo_core.wire.methods import (
+    BLOB_CHUNK_MAX_BYTES,
+    CLIENT_CALLS,
+    LOAD_MANY_MAX_OIDS,
+    SERVER_PUSHES,
+    Argument,
+    Method,
+)
 
 OID = ROOT_OID
 TID = tid_from_time(1e9)
@@ -45,6 +52,9 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "storage": (["1", b"1", ""], NOT_TEXT),
     "read_only": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
     "n": ([0, 1, 100, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "depth": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "max_bytes": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "through": (["BTrees.OOBTree.OOBucket", b"", ""], NOT_TEXT),
     "size": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "user": (["u", b"u", ""], NOT_TEXT),
     "description": (["d", b"d", ""], NOT_TEXT),
@@ -70,6 +80,9 @@ def values_of(method: Method, argument: Argument) -> tuple[list[Any], list[Any]]
         return OPTIONAL_TID
     if argument.name == "serial" and method.name in ("storea", "storeBlobEnd", "storeBlobShared"):
         return OPTIONAL_TID
+    if (method.name, argument.name) == ("load_many", "oids"):
+        fitting, misfitting = ARGUMENTS["oids"]
+        return [*fitting, (OID,) * LOAD_MANY_MAX_OIDS], [*misfitting, (OID,) * (LOAD_MANY_MAX_OIDS + 1)]
     if (method.name, argument.name) == ("restorea", "data"):
         return [b"", b"x", None], [5, "text", (), {}, 1.5]
     return ARGUMENTS[argument.name]
@@ -149,7 +162,7 @@ def test_no_arguments_raise(method: Method, args: tuple[Any, ...]) -> None:
 def test_the_table_has_what_this_version_serves() -> None:
     assert set(CLIENT_CALLS) == {
         *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
-        *("loadBefore", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
+        *("loadBefore", "load_many", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
         *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "sendBlob"),
         *("deleteObject", "restorea", "record_iternext", "iterator_start", "iterator_next", "iterator_gc"),
@@ -201,7 +214,8 @@ OF_EXTENSIONS = {
     "iterator_start": 1,
     "vote": 1,
 }  # arguments that ZEO does not have; only a client that knows them sends them
-NOT_ZEOS = {"getSize"}  # ZEO tells the size in get_info's map only, so that a client of ours must ask there
+# ZEO tells the size in get_info's map only, so that a client of ours must ask there; the rest are extensions.
+NOT_ZEOS = {"getSize", "load_many"}
 
 
 @pytest.mark.parametrize("method", CLIENT_CALLS.values(), ids=CLIENT_CALLS.keys())
