@@ -100,11 +100,11 @@ def test_every_page_that_the_code_names_exists() -> None:
 
 def table(methods: Mapping[str, Method]) -> str:
     """A table of methods as docs/topics/wire-protocol.md has it."""
-    rows = ["| method | arguments | reply | writes | |", "|---|---|---|---|---|"]
+    rows = ["| method | arguments | reply | role | |", "|---|---|---|---|---|"]
     for method in methods.values():
         arguments = ", ".join(argument.name + "?" * argument.optional for argument in method.arguments)
         reply = "one-way" if method.reply is None else method.reply
-        rows.append(f"| `{method.name}` | {arguments} | {reply} | {'yes' if method.writes else ''} | {method.doc} |")
+        rows.append(f"| `{method.name}` | {arguments} | {reply} | {method.role} | {method.doc} |")
     return "\n".join(rows) + "\n"
 
 

@@ -4,6 +4,7 @@
     +- StorageError                     the storage cannot do what was asked
     |  +- POSKeyError (KeyError)        no such object; wire: ZODB.POSException.POSKeyError
     |  +- ReadOnlyError                 a write to a read-only storage; wire: ZODB.POSException.ReadOnlyError
+    |  +- AccessDeniedError             the client lacks a role; wire: zeo_core.errors.AccessDeniedError
     |  +- StorageTransactionError       a call outside its transaction; wire: ...StorageTransactionError
     |  +- StorageClosedError            used after close, or after a failed write made it unsafe to go on
     |  +- FileFormatError               a file is not what it claims; carries path and position
@@ -50,6 +51,7 @@ from transaction.interfaces import TransientError
 from zeo_core.ids import Oid, Tid, oid_repr, tid_repr
 
 __all__ = [
+    "AccessDeniedError",
     "BlobError",
     "ClientDisconnected",
     "CommitInDoubtError",
@@ -172,6 +174,15 @@ class POSKeyError(StorageError, KeyError):
 @_wire("ZODB.POSException.ReadOnlyError")
 class ReadOnlyError(StorageError):
     """The storage, or this client's session, is read-only."""
+
+
+class AccessDeniedError(StorageError):
+    """The server's rules do not give this client the role that it needs; ZEO's clients show it as a ServerException."""
+
+    wire_name: ClassVar[str] = "zeo_core.errors.AccessDeniedError"
+
+
+_by_wire_name[AccessDeniedError.wire_name] = AccessDeniedError
 
 
 @_wire("ZODB.POSException.StorageTransactionError")

@@ -16,6 +16,7 @@ from ZConfig.datatypes import SocketBindingAddress
 
 from zeo_core.errors import ConfigurationError
 from zeo_core.storage import ServedStorage
+from zeo_server.access import AccessRules
 from zeo_server.allow_list import DEFAULT_CLASSES, check_names
 from zeo_server.listener import Address
 from zeo_server.storages.demo import DemoStorage
@@ -84,6 +85,7 @@ class Configuration:
     address: Address
     storages: tuple[StorageSection, ...]
     read_only: bool = False
+    private_network: bool = False
     invalidation_queue_size: int = 100
     invalidation_age_s: float | None = None
     transaction_timeout_s: float = 30.0
@@ -91,6 +93,7 @@ class Configuration:
     conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
     pid_filename: str | None = None
     tls: TLSFiles | None = None
+    access: AccessRules | None = None
     start_logging: Callable[[], object] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -106,10 +109,13 @@ def load(path: str) -> Configuration:
     if zeo.transaction_timeout < 0:
         raise ConfigurationError(f"{path}: transaction-timeout {zeo.transaction_timeout:g} is negative")
     storages = numbered(root.storages, path)
+    if zeo.access is not None:
+        _check_access(zeo.access, zeo.ssl, {storage.name for storage in storages}, path)
     return Configuration(
         address=zeo.address,
         storages=storages,
         read_only=zeo.read_only,
+        private_network=zeo.private_network,
         invalidation_queue_size=zeo.invalidation_queue_size,
         invalidation_age_s=zeo.invalidation_age,
         transaction_timeout_s=zeo.transaction_timeout,
@@ -117,6 +123,7 @@ def load(path: str) -> Configuration:
         conflict_resolution_classes=zeo.conflict_resolution_classes,
         pid_filename=zeo.pid_filename,
         tls=zeo.ssl,
+        access=zeo.access,
         start_logging=root.eventlog,
         warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
     )
@@ -261,6 +268,15 @@ def blob_storage_section(section: Any) -> StorageSection:
         raise ValueError("<blobstorage>: only a <filestorage> without blob-dir can be given one")
     made = inner.with_blobs(section.blob_dir)
     return replace(made, name=section.getSectionName() or "", warnings=(*inner.warnings, *made.warnings))
+
+
+def _check_access(access: AccessRules, tls: TLSFiles | None, storages: set[str], path: str) -> None:
+    """Raise ConfigurationError for rules that can fit nobody: somebody else was meant."""
+    unknown = access.unknown_storages(storages)
+    if unknown:
+        raise ConfigurationError(f"{path}: <access>: there is no storage {unknown[0]!r}")
+    if access.need_certificates() and (tls is None or tls.authenticate is None):
+        raise ConfigurationError(f"{path}: <access>: a rule for a certificate needs an <ssl> with authenticate")
 
 
 def _one_line(path: str, error: ZConfig.ConfigurationError) -> str:

@@ -35,6 +35,11 @@ __all__ = ["Reload", "banner", "new_event_loop", "run", "serve"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_IN_THE_CLEAR = (
+    "other machines can reach this address, and what they send and get is neither encrypted nor is it known who they "
+    "are: add an <ssl> section, or listen on 127.0.0.1 or a Unix socket, or say `private-network yes` in <zeo>"
+)
+
 _log = logging.getLogger("zeo_server.daemon")
 
 
@@ -87,7 +92,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
     classes = AllowList(configuration.conflict_resolution_classes)
-    service = Service(coordinators, read_only=configuration.read_only)
+    service = Service(coordinators, read_only=configuration.read_only, access=configuration.access)
     try:
         for name, storage in storages.items():
             if isinstance(storage, LocalStorage):
@@ -130,6 +135,8 @@ async def _serve_until_told(
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         _log.info("listening on %s", address_text(listener.address))
+        if tls is None and not configuration.private_network and listener.open_to_others():
+            _log.warning("%s: %s", address_text(listener.address), _IN_THE_CLEAR)
         say(banner({section.name: section.what for section in configuration.storages}, listener.address))
         systemd.notify("READY=1", f"STATUS=listening on {address_text(listener.address)}")
         await _wait(told, systemd.watchdog_s())
@@ -190,6 +197,7 @@ class _Reloader:
 
     def _use(self, new: Configuration) -> None:
         old = self._configuration
+        self._service.access = new.access
         for coordinator in self._service.storages.values():
             coordinator.change_timeout(new.transaction_timeout_s)
             coordinator.invalidations.resize(new.invalidation_queue_size)

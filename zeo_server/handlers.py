@@ -15,13 +15,7 @@ from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid
 from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import (
-    BULK_LOADING,
-    CLIENT_CALLS,
-    CLIENT_RESOLUTION,
-    CONCURRENT_TRANSACTIONS,
-    EXTENSION_BYTES,
-)
+from zeo_core.wire.methods import BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 from zeo_core.zodb_records import history_line
 from zeo_server.bulk import ANSWER_MAX_BYTES, Wanted
 from zeo_server.commit.coordinator import Coordinator
@@ -68,10 +62,9 @@ class Caller(Connection, Sender, Protocol):
 
 
 class Handler(NamedTuple):
-    """A method's function; `writes` as in the table; `later` if it takes the callback for its answer."""
+    """A method's function; `later` if it takes the callback for its answer."""
 
     call: Callable[..., object]
-    writes: bool
     later: bool
 
 
@@ -352,6 +345,6 @@ _LATER = frozenset(
 )
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
-    {name: Handler(call, CLIENT_CALLS[name].writes, name in _LATER) for name, call in _FUNCTIONS.items()}
+    {name: Handler(call, name in _LATER) for name, call in _FUNCTIONS.items()}
 )
 """A handler for each method of `zeo_core.wire.methods.CLIENT_CALLS`."""

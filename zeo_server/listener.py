@@ -9,6 +9,7 @@ import ssl
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 from zeo_core.errors import ConfigurationError
@@ -30,7 +31,7 @@ class Listener:
     """An open door. `address` has the port that was chosen if any free one was asked for."""
 
     address: Address
-    _servers: tuple[asyncio.AbstractServer, ...]
+    _servers: tuple[asyncio.Server, ...]
     _socket_inode: int | None
 
     @classmethod
@@ -61,12 +62,17 @@ class Listener:
     ) -> "Listener":
         """Accept at sockets that somebody else has bound, and that stay when this process ends."""
         loop = asyncio.get_running_loop()
-        servers: list[asyncio.AbstractServer] = []
+        servers: list[asyncio.Server] = []
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
             servers.append(await create(protocol, sock=each, **_options(tls)))
         name = sockets[0].getsockname()
         return cls(name if isinstance(name, str) else (name[0], name[1]), tuple(servers), None)
+
+    def open_to_others(self) -> bool:
+        """Tell whether other machines may reach it: it is at a TCP address that is not loopback."""
+        names = [each.getsockname() for server in self._servers for each in server.sockets]
+        return any(not isinstance(name, str | bytes) and not ip_address(name[0]).is_loopback for name in names)
 
     def close(self) -> None:
         """Accept nobody from now on; connections stay. The file of a Unix socket goes, if it is still ours."""

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from zeo_core.errors import ReadOnlyError
+from zeo_core.errors import AccessDeniedError, ReadOnlyError
+from zeo_core.roles import ClientRole
+from zeo_server.access import AccessRules
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Member
+from zeo_server.peer import Peer
 from zeo_server.status import StorageStatus
 
 __all__ = ["CLOSE_GRACE_S", "DRAIN_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
@@ -36,21 +39,36 @@ class Connection(Member, Protocol):
 class Service:
     """The storages of one process, and everybody connected to it."""
 
-    def __init__(self, storages: Mapping[str, Coordinator], *, read_only: bool = False) -> None:
+    def __init__(
+        self, storages: Mapping[str, Coordinator], *, read_only: bool = False, access: AccessRules | None = None
+    ) -> None:
         self.storages = storages
         self.read_only = read_only
+        self.access = access
+        """The rules for who registers from now on; without any, everybody may do everything."""
         self.connections: set[Connection] = set()
         self.threads = ThreadPoolExecutor(SLOW_CALL_THREADS, "zeod-slow-call")
         self._emptied = asyncio.Event()
 
-    def choose(self, name: str, read_only: bool) -> Coordinator:
-        """Return the storage `name`; ValueError if there is none, ReadOnlyError if it takes no writers."""
+    def choose(self, name: str, read_only: bool, peer: Peer) -> tuple[Coordinator, ClientRole]:
+        """Return the storage `name` and what `peer` may do there.
+
+        AccessDeniedError for who has no role for it, ValueError if there is none, ReadOnlyError if it takes no writers
+        or not this one.
+        """
+        role = ClientRole.ADMIN if self.access is None else self.access.role(peer, name)
+        if role is None:  # also where there is no such storage: a stranger need not learn which there are
+            raise AccessDeniedError(f"no role for storage {name}")
         coordinator = self.storages.get(name)
         if coordinator is None:
             raise ValueError(f"unknown storage: {name}")
-        if not read_only and (self.read_only or coordinator.storage.read_only()):
+        if read_only:
+            return coordinator, ClientRole.READER
+        if self.read_only or coordinator.storage.read_only():
             raise ReadOnlyError(f"storage {name} is read-only")
-        return coordinator
+        if role is ClientRole.READER:
+            raise ReadOnlyError(f"storage {name} may only be read by this client")
+        return coordinator, role
 
     def enter(self, connection: Connection) -> None:
         """Take note of a new connection."""

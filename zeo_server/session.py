@@ -10,16 +10,16 @@ pushed to it is cut off.
 
 import asyncio
 import logging
-import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import cast
 
-from zeo_core.errors import ConflictError, POSKeyError, ReadOnlyError, ZeodError
+from zeo_core.errors import AccessDeniedError, ConflictError, POSKeyError, ReadOnlyError, ZeodError
 from zeo_core.ids import Oid, Tid
+from zeo_core.roles import ClientRole
 from zeo_core.storage import ServedStorage
 from zeo_core.transaction import Revision
+from zeo_core.wire.methods import CLIENT_CALLS
 from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusRequested
 from zeo_server.bulk import BulkLoads, Wanted
 from zeo_server.commit.coordinator import Coordinator
@@ -27,6 +27,7 @@ from zeo_server.commit.transaction import Answer
 from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
 from zeo_server.iterators import Iterators
+from zeo_server.peer import Peer, peer_name
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
 from zeo_server.status import status_json
@@ -46,7 +47,7 @@ SLICE = 100
 """Requests of one peer that are handled before others get their turn: about 1 ms of loads."""
 
 _EVERYDAY = (ConflictError, POSKeyError, ReadOnlyError)  # everyday errors of a client; no line in the server's log
-_PEER_CREDENTIALS = struct.Struct("3i")
+_ADMIN = ClientRole.ADMIN
 
 _log = logging.getLogger("zeo_server.session")
 
@@ -60,7 +61,7 @@ class ServerSession(asyncio.Protocol):
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self.label = "a new connection"
-        self.read_only = True
+        self.role = ClientRole.READER  # until it registers
         self._service = service
         self._loop = loop
         self._wire = Session(Role.SERVER)
@@ -86,7 +87,7 @@ class ServerSession(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
-        self.label = _peer_name(transport)
+        self.label = peer_name(transport)
         stream.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._service.enter(self)
         stream.write(self._wire.greeting())
@@ -119,14 +120,14 @@ class ServerSession(asyncio.Protocol):
 
     def register(self, storage: str, read_only: bool) -> Tid:
         """Choose the storage; see Service.choose. From here on the client is told of every commit."""
-        coordinator = self._service.choose(storage, read_only)
+        coordinator, role = self._service.choose(storage, read_only, Peer.of(self._transport))
         self.coordinator, self.storage = coordinator, coordinator.storage
         self.iterators = Iterators(self.storage)
-        self.read_only = read_only
+        self.role = role
         self._wire.registered()
         self._registered = True
         coordinator.join(self)
-        _log.info("%s: connected to storage %s%s", self.label, storage, ", reading only" if read_only else "")
+        _log.info("%s: connected to storage %s%s", self.label, storage, "" if role is _ADMIN else f" as {role}")
         return self.storage.last_tid()
 
     def in_thread(self, function: Callable[[], object], answer: Answer) -> None:
@@ -137,7 +138,7 @@ class ServerSession(asyncio.Protocol):
 
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
-        self.label = f"{label} {_peer_name(self._transport)}"
+        self.label = f"{label} {peer_name(self._transport)}"
 
     def send(self, frame: bytes | bytearray) -> None:
         """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
@@ -233,10 +234,10 @@ class ServerSession(asyncio.Protocol):
 
     def _request(self, request: Request) -> None:
         message_id, method, args, one_way = request
-        call, writes, later = HANDLERS[method]
+        call, later = HANDLERS[method]
         try:
-            if writes and self.read_only:
-                raise ReadOnlyError("this client is connected for reading only")  # noqa: TRY301
+            if self.role is not _ADMIN:
+                _check_role(self.role, method, args)
             if later:
                 call(self, self._answer_to(request), *args)
                 return
@@ -276,10 +277,20 @@ class ServerSession(asyncio.Protocol):
             _log.error("%s: %s failed", self.label, request.method, exc_info=error)
         if not request.one_way:
             if known and not isinstance(error, _EVERYDAY):
-                _log.info("%s: %s refused: %s", self.label, request.method, error)
+                level = logging.WARNING if isinstance(error, AccessDeniedError) else logging.INFO
+                _log.log(level, "%s: %s refused: %s", self.label, request.method, error)
             self._reply(request.message_id, error)
+        elif isinstance(error, AccessDeniedError):
+            self._refuse_part(request, error)
         elif not isinstance(error, ReadOnlyError):  # a reader's stores come to nothing: its vote is refused
             self.disconnect(f"{request.method}, a call without reply, failed: {error}")
+
+    def _refuse_part(self, request: Request, error: AccessDeniedError) -> None:
+        """Let the vote say that a call before it was refused: the rest of the transaction must not go without it."""
+        try:
+            self.coordinator.refuse(self, CLIENT_CALLS[request.method].transaction(request.args), error)
+        except ZeodError as fault:
+            self.disconnect(f"{request.method}, a call without reply, failed: {fault}")
 
     def _reply(self, message_id: object, outcome: object) -> None:
         """Send a reply, or an error reply for an exception."""
@@ -373,15 +384,11 @@ class ServerSession(asyncio.Protocol):
         return True
 
 
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    """Return host:port, or the process at the other end of a Unix socket."""
-    peer = transport.get_extra_info("peername")
-    if isinstance(peer, tuple):
-        return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-    connected = transport.get_extra_info("socket")
-    try:
-        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-        pid, uid, _gid = _PEER_CREDENTIALS.unpack(credentials)
-    except (AttributeError, OSError):
-        return "a local process"  # the platform does not tell
-    return f"process {pid} of user {uid}"
+def _check_role(role: ClientRole, method: str, args: Sequence[object]) -> None:
+    """Raise an error if a call needs more than `role`. This is the one place where roles are checked."""
+    needed = CLIENT_CALLS[method].role_for(args)
+    if needed <= role:
+        return
+    if role is ClientRole.READER:
+        raise ReadOnlyError("this client is connected for reading only")
+    raise AccessDeniedError(f"{method} needs the role {needed}, and this client is connected as {role}")

@@ -25,6 +25,7 @@ EXAMPLES: list[tuple[Exception, str]] = [
     (errors.StorageError("text"), "text"),
     (errors.POSKeyError(OID), "no object with oid 0x2a"),
     (errors.ReadOnlyError("text"), "text"),
+    (errors.AccessDeniedError("text"), "text"),
     (errors.StorageTransactionError("text"), "text"),
     (errors.StorageClosedError("text"), "text"),
     (errors.FileFormatError("Data.fs", 4, "no length"), "Data.fs: damaged at byte 4: no length"),

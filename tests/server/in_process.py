@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tests.server.raw_client import RawClient
 from zeo_core.storage import ServedStorage
+from zeo_server.access import AccessRules
 from zeo_server.config import Configuration
 from zeo_server.daemon import new_event_loop, serve
 from zeo_server.listener import Address
@@ -57,10 +58,11 @@ def in_process(
     address: Address = ("127.0.0.1", 0),
     read_only: bool = False,
     uvloop: bool = True,
+    access: AccessRules | None = None,
 ) -> Iterator[InProcess]:
     """Serve `storages`, a MappingStorage named 1 by default."""
     served = dict(storages or {"1": MappingStorage()})
-    configuration = Configuration(address, (), read_only=read_only)
+    configuration = Configuration(address, (), read_only=read_only, access=access)
     ready = threading.Event()
     started: list[InProcess] = []
     stop = threading.Event()

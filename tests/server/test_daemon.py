@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures_zeod import StartZeod
 from tests.server.in_process import in_process
 from zeo_core.errors import ConfigurationError, StorageClosedError
 from zeo_core.ids import ROOT_OID, ZERO_TID
@@ -72,3 +73,18 @@ def test_storages_are_closed_when_a_later_one_cannot_be_opened(tmp_path: Path) -
         run(Configuration(("127.0.0.1", 0), (good, bad)), print)
     with pytest.raises(StorageClosedError):
         opened[0].load_before(ROOT_OID, ZERO_TID)
+
+
+@pytest.mark.parametrize(
+    ("address", "more", "warned"),
+    [("0.0.0.0:0", "", True), ("0.0.0.0:0", "private-network yes", False), ("127.0.0.1:0", "", False)],
+)
+def test_a_server_in_the_clear_that_others_can_reach_says_so(
+    start_zeod: StartZeod, tmp_path: Path, address: str, more: str, warned: bool
+) -> None:
+    (tmp_path / "zeo.conf").write_text(
+        f"<zeo>\naddress {address}\n{more}\n</zeo>\n<mappingstorage>\n</mappingstorage>\n"
+    )
+    server = start_zeod("-C", "zeo.conf")
+    server.stop()
+    assert server.log_text().count("other machines can reach this address") == warned

@@ -49,9 +49,6 @@ def fresh() -> Iterator[InProcess]:
 
 def test_there_is_a_handler_for_each_method_and_no_other() -> None:
     assert set(HANDLERS) == set(CLIENT_CALLS)
-    assert {name for name, handler in HANDLERS.items() if handler.writes} == {
-        name for name, method in CLIENT_CALLS.items() if method.writes
-    }
 
 
 def test_register_tells_the_last_tid(fresh: InProcess) -> None:

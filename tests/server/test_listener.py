@@ -102,3 +102,12 @@ def test_addresses_as_text() -> None:
     assert address_text(("::1", 9672)) == "[::1]:9672"
     assert address_text(("", 9672)) == ":9672"
     assert address_text("/run/zeod.sock") == "/run/zeod.sock"
+
+
+async def test_whether_other_machines_can_reach_it(tmp_path: Path) -> None:
+    reached = {}
+    for address in (("127.0.0.1", 0), ("localhost", 0), ("0.0.0.0", 0), ("", 0), str(tmp_path / "sock")):
+        listener = await Listener.open(address, Greeter)
+        reached[address] = listener.open_to_others()
+        listener.close()
+    assert [address for address, others in reached.items() if others] == [("0.0.0.0", 0), ("", 0)]

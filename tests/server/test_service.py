@@ -2,9 +2,12 @@ import asyncio
 
 import pytest
 
-from zeo_core.errors import ReadOnlyError
+from zeo_core.errors import AccessDeniedError, ReadOnlyError
 from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.roles import ClientRole
+from zeo_server.access import AccessRules, UnixUserRule
 from zeo_server.commit.coordinator import Coordinator
+from zeo_server.peer import Peer
 from zeo_server.service import Service
 from zeo_server.storages.mapping import MappingStorage
 
@@ -51,14 +54,30 @@ def serving(**storages: MappingStorage) -> tuple[Service, Coordinator]:
 
 async def test_storages_are_chosen_by_name() -> None:
     service, main = serving(main=MappingStorage(), other=MappingStorage())
-    assert service.choose("main", False) is main
+    assert service.choose("main", False, Peer()) == (main, ClientRole.ADMIN)
     with pytest.raises(ValueError, match="unknown storage: 1"):
-        service.choose("1", False)
+        service.choose("1", False, Peer())
     service.read_only = True
     with pytest.raises(ReadOnlyError):
-        service.choose("main", False)
-    assert service.choose("main", True) is main
+        service.choose("main", False, Peer())
+    assert service.choose("main", True, Peer()) == (main, ClientRole.READER)
     assert set(service.status()) == {"main", "other"}
+    await service.stop()
+
+
+async def test_rules_say_who_may_do_what() -> None:
+    service, main = serving(main=MappingStorage(), other=MappingStorage())
+    service.access = AccessRules((UnixUserRule(1, ClientRole.WRITER), UnixUserRule(2, ClientRole.READER, ("main",))))
+    assert service.choose("main", False, Peer(uid=1)) == (main, ClientRole.WRITER)
+    assert service.choose("main", True, Peer(uid=1)) == (main, ClientRole.READER)
+    with pytest.raises(ReadOnlyError):
+        service.choose("main", False, Peer(uid=2))
+    with pytest.raises(AccessDeniedError):
+        service.choose("other", True, Peer(uid=2))
+    with pytest.raises(AccessDeniedError):  # who has no role does not learn which storages there are
+        service.choose("no such storage", True, Peer(uid=3))
+    with pytest.raises(ValueError, match="unknown storage"):
+        service.choose("no such storage", True, Peer(uid=1))
     await service.stop()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel, OnPush
 from zeo_client.transport.tls import TLSSocket
-from zeo_core.errors import ClientDisconnected, ReadOnlyError
+from zeo_core.errors import AccessDeniedError, ClientDisconnected, ReadOnlyError
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 
 __all__ = [
@@ -101,10 +101,10 @@ TRANSITIONS: Mapping[LinkState, Mapping[LinkEvent, LinkState]] = {
 class Supervisor:
     """Keeps one verified channel to the first of `addresses` that serves.
 
-    `verify(channel)` runs before a channel is given out. A ValueError or ReadOnlyError from it is the server's refusal:
-    once every address has refused, it is final for who waits for the first connection (`wait_ready`). Everything else
-    is tried again. `outage_s` bounds how long a call that comes
-    while the server is away waits for it to come back, counted from the moment it was lost.
+    `verify(channel)` runs before a channel is given out. A ValueError, ReadOnlyError or AccessDeniedError from it is
+    the server's refusal: once every address has refused, it is final for who waits for the first connection
+    (`wait_ready`). Everything else is tried again. `outage_s` bounds how long a call that comes while the server is
+    away waits for it to come back, counted from the moment it was lost.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Supervisor:
                 reasons.append(f"{address}: {error.reason}")
             except OSError as error:
                 reasons.append(f"{address}: {error}")
-            except (ValueError, ReadOnlyError) as error:
+            except (ValueError, ReadOnlyError, AccessDeniedError) as error:
                 refusals.append(error)
                 reasons.append(f"{address}: {error}")
             except Exception as error:

@@ -1,15 +1,16 @@
-"""The one table of RPC methods: what may be called, with which arguments, whether it replies and whether it writes.
+"""The one table of RPC methods: what may be called, with which arguments, whether it replies and who may call it.
 
 The session checks every message against it; handlers, client calls and the reference documentation are checked against
 it by tests. The names and arguments are those of ZEO's protocol 5 (M5).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zeo_core.ids import is_id
+from zeo_core.roles import ClientRole
 
 __all__ = [
     "BLOB_CHUNK_MAX_BYTES",
@@ -52,27 +53,45 @@ Check = Callable[[object], bool]
 
 
 class Argument(NamedTuple):
-    """One argument: its name, what it must be in words, the check for that, and whether it may be left out."""
+    """One argument: its name, what it must be in words, the check for that, and whether it may be left out.
+
+    `plain` has the values that everybody may give who may call the method; others are for administrators. None if that
+    makes no difference.
+    """
 
     name: str
     expects: str
     check: Check
     optional: bool = False
+    plain: tuple[object, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method. `reply` says what the reply holds, None for a one-way method; `writes` needs write access."""
+    """One method. `reply` says what the reply holds, None for a one-way method; `role` is what a caller needs."""
 
     name: str
     arguments: tuple[Argument, ...]
     reply: str | None
-    writes: bool
+    role: ClientRole
     doc: str
     _checks: tuple[Check, ...] = field(init=False, repr=False)
+    _plain: tuple[tuple[int, tuple[object, ...]], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_checks", tuple(argument.check for argument in self.arguments))
+        plain = ((at, argument.plain) for at, argument in enumerate(self.arguments) if argument.plain is not None)
+        object.__setattr__(self, "_plain", tuple(plain))
+
+    def role_for(self, args: Sequence[object]) -> ClientRole:
+        """Return the role that a call with these arguments needs."""
+        if any(at < len(args) and args[at] not in plain for at, plain in self._plain):
+            return ClientRole.ADMIN
+        return self.role
+
+    def transaction(self, args: Sequence[Any]) -> Any:
+        """Return the id of the transaction that a call with these arguments is part of; ValueError if of none."""
+        return args[[argument.name for argument in self.arguments].index("txn")]
 
     def fault(self, args: object) -> str | None:
         """Return what is wrong with `args`, None if they fit."""
@@ -156,6 +175,7 @@ def _counts(value: object) -> bool:
     return isinstance(value, tuple) and all(map(_count, value))
 
 
+_READER, _WRITER, _ADMIN = ClientRole
 _OID = Argument("oid", "an oid of 8 bytes", is_id)
 _TID = Argument("tid", "a tid of 8 bytes", is_id)
 _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
@@ -177,25 +197,25 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "register",
         (Argument("storage", "text", _text), Argument("read_only", "a flag", _flag, optional=True)),
         "the last tid",
-        False,
+        _READER,
         "Choose a storage; the first call of a session. ReadOnlyError, or ValueError for an unknown storage.",
     ),
-    Method("get_info", (), "a map: length, size, name, interfaces, ...", False, "What the storage is and offers."),
-    Method("lastTransaction", (), "a tid", False, "The last transaction's tid, eight zero bytes if there is none."),
-    Method("getTid", (_OID,), "a tid", False, "The serial of the current revision of `oid`; POSKeyError."),
-    Method("getSize", (), "an integer", False, "The storage's size in bytes."),
+    Method("get_info", (), "a map: length, size, name, interfaces, ...", _READER, "What the storage is and offers."),
+    Method("lastTransaction", (), "a tid", _READER, "The last transaction's tid, eight zero bytes if there is none."),
+    Method("getTid", (_OID,), "a tid", _READER, "The serial of the current revision of `oid`; POSKeyError."),
+    Method("getSize", (), "an integer", _READER, "The storage's size in bytes."),
     Method(
         "getInvalidations",
         (_TID,),
         "[tid, [oid...]] or None",
-        False,
+        _READER,
         "What changed after `tid`, up to the tid in the reply; None if the server cannot tell.",
     ),
     Method(
         "loadBefore",
         (_OID, _TID),
         "[data, start tid, end tid or None] or None",
-        False,
+        _READER,
         "The newest revision before `tid`; None if the object did not exist then; POSKeyError if it is unknown.",
     ),
     Method(
@@ -208,11 +228,13 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             Argument("through", "text", _text, optional=True),
         ),
         "[[oid, data, start tid, end tid or None]...] and the list of oids left out for want of room",
-        False,
+        _READER,
         "The newest revisions before `tid` of `oids`, and of what they refer to; what does not exist is passed over.",
     ),
-    Method("loadSerial", (_OID, _SERIAL), "data", False, "What transaction `serial` wrote for `oid`; POSKeyError."),
-    Method("new_oids", (Argument("n", "a count", _count, optional=True),), "a list of oids", True, "Fresh oids (100)."),
+    Method("loadSerial", (_OID, _SERIAL), "data", _READER, "What transaction `serial` wrote for `oid`; POSKeyError."),
+    Method(
+        "new_oids", (Argument("n", "a count", _count, optional=True),), "a list of oids", _WRITER, "Fresh oids (100)."
+    ),
     Method(
         "tpc_begin",
         (
@@ -220,15 +242,15 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             Argument("user", "text", _text),
             Argument("description", "text", _text),
             Argument("extension", "a map, bytes or None", _extension),
-            Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True),
-            Argument("status", "text", _text, optional=True),
+            Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True, plain=(None,)),
+            Argument("status", "text", _text, optional=True, plain=(" ", b" ")),
         ),
         None,
-        True,
-        "Begin a transaction.",
+        _WRITER,
+        "Begin a transaction; with a `tid` or a `status`, for administrators, one of another storage.",
     ),
-    Method("storea", (_OID, _BASE, _DATA, _TXN), None, True, "Add an object made from revision `serial`."),
-    Method("deleteObject", (_OID, _SERIAL, _TXN), None, True, "Add the deletion of an object at revision `serial`."),
+    Method("storea", (_OID, _BASE, _DATA, _TXN), None, _WRITER, "Add an object made from revision `serial`."),
+    Method("deleteObject", (_OID, _SERIAL, _TXN), None, _ADMIN, "Add the deletion of an object at revision `serial`."),
     Method(
         "restorea",
         (
@@ -239,81 +261,81 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             _TXN,
         ),
         None,
-        True,
+        _ADMIN,
         "Add an object of another storage's transaction, whose data may be `prev_txn`'s; for administrators.",
     ),
     Method(
         "checkCurrentSerialInTransaction",
         (_OID, _SERIAL, _TXN),
         None,
-        True,
+        _WRITER,
         "Ask that `serial` is still the current revision when the transaction commits.",
     ),
-    Method("storeBlobStart", (), None, True, "Begin a blob; its chunks follow, and no other blob's before its end."),
-    Method("storeBlobChunk", (_CHUNK,), None, True, "Bring the next bytes of the blob."),
+    Method("storeBlobStart", (), None, _WRITER, "Begin a blob; its chunks follow, and no other blob's before its end."),
+    Method("storeBlobChunk", (_CHUNK,), None, _WRITER, "Bring the next bytes of the blob."),
     Method(
         "storeBlobEnd",
         (_OID, _BASE, _DATA, _TXN),
         None,
-        True,
+        _WRITER,
         "End the blob, and add the object to which it belongs as `storea` does.",
     ),
     Method(
         "storeBlobShared",
         (_OID, _BASE, _DATA, Argument("filename", "text", _text), _TXN),
         None,
-        True,
+        _WRITER,
         "Add an object whose blob is the file `filename` in the object's directory of a shared blob directory.",
     ),
     Method(
         "undoa",
         (Argument("transaction_id", "bytes", _bytes), _TXN),
         None,
-        True,
+        _ADMIN,
         "Take back the transaction of that id in an undo log; nothing may be stored after it.",
     ),
     Method(
         "vote",
         (_TXN, Argument("resolves", "a flag", _flag, optional=True)),
         "a list of oids that the server resolved or undid; or of conflicts, to be resolved before another vote",
-        True,
+        _WRITER,
         "Check everything and promise to finish; ConflictError, ReadConflictError, UndoError.",
     ),
-    Method("tpc_finish", (_TXN,), "the new tid", True, "Commit: on disk when the reply comes."),
-    Method("tpc_abort", (_TXN,), "None", True, "Forget the transaction; harmless for an unknown one."),
+    Method("tpc_finish", (_TXN,), "the new tid", _WRITER, "Commit: on disk when the reply comes."),
+    Method("tpc_abort", (_TXN,), "None", _WRITER, "Forget the transaction; harmless for an unknown one."),
     Method(
         "history",
         (_OID, Argument("size", "a count", _count, optional=True)),
         "a list of maps: time, tid, user_name, description, size",
-        False,
+        _READER,
         "The newest revisions of `oid`; POSKeyError.",
     ),
     Method(
         "sendBlob",
         (_OID, _SERIAL),
         "None, after the blob was pushed",
-        False,
+        _READER,
         "Push the blob that transaction `serial` wrote for `oid`; POSKeyError.",
     ),
     Method(
         "undoLog",
         (_FIRST, _LAST),
         "a list of maps: id, time, user_name, description, size, and the extension's keys",
-        False,
+        _READER,
         "What may be undone, newest first, from line `first` to line `last`; a negative `last` counts lines.",
     ),
     Method(
         "undoInfo",
         (_FIRST, _LAST, Argument("specification", "a map or None", _optional_map, optional=True)),
         "a list of maps: id, time, user_name, description, size, and the extension's keys",
-        False,
+        _READER,
         "The same of those lines only that have these keys and values.",
     ),
     Method(
         "record_iternext",
         (Argument("next", "an oid of 8 bytes or None", _optional_id, optional=True),),
         "[oid, tid, data, next oid or None]",
-        False,
+        _READER,
         "The first object from oid `next` on; ValueError if there is none.",
     ),
     Method(
@@ -324,47 +346,47 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             Argument("exact", "a flag", _flag, optional=True),
         ),
         "an iterator's number",
-        False,
+        _READER,
         "Begin to walk the transactions from `start` to `stop`, of those that there are now.",
     ),
     Method(
         "iterator_next",
         (_ITERATOR,),
         "[tid, status, user, description, extension], or None at the end",
-        False,
+        _READER,
         "The next transaction; KeyError if the iterator has ended.",
     ),
     Method(
         "iterator_record_start",
         (_ITERATOR, _TID),
         "an iterator's number",
-        False,
+        _READER,
         "Begin to walk the objects of the transaction that the iterator came to last, which is `tid`.",
     ),
     Method(
         "iterator_record_next",
         (_ITERATOR,),
         "[oid, tid, data or None, tid of the transaction whose data it repeats or None], or None at the end",
-        False,
+        _READER,
         "The next object; KeyError if the iterator has ended.",
     ),
     Method(
         "iterator_gc",
         (Argument("iterators", "a list of iterators' numbers", _counts),),
         None,
-        False,
+        _READER,
         "End these iterators, of whichever kind, if they have not ended.",
     ),
     Method(
         "pack",
         (Argument("time", "a number of seconds", _number), Argument("wait", "a flag", _flag, optional=True)),
         "None, when it is done or, without `wait`, at once",
-        True,
+        _ADMIN,
         "Drop the revisions that were replaced by `time` and the objects out of use then; StorageError.",
     ),
-    Method("server_status", (), "a map of figures", False, "What the server is doing."),
-    Method("set_client_label", (Argument("label", "text", _text),), None, False, "Name this client in the log."),
-    Method("ping", (), "None", False, "Show that the server answers."),
+    Method("server_status", (), "a map of figures", _READER, "What the server is doing."),
+    Method("set_client_label", (Argument("label", "text", _text),), None, _READER, "Name this client in the log."),
+    Method("ping", (), "None", _READER, "Show that the server answers."),
 )
 """What a client may call."""
 
@@ -373,12 +395,12 @@ SERVER_PUSHES: Mapping[str, Method] = _table(
         "invalidateTransaction",
         (_TID, Argument("oids", "a list of oids", _oids)),
         None,
-        False,
+        _READER,
         "Another client's transaction `tid` changed `oids`, which may be none.",
     ),
-    Method("info", (Argument("changes", "a map", _map),), None, False, "What changed in get_info's map."),
-    Method("receiveBlobStart", (_OID, _SERIAL), None, False, "A blob that was asked for begins."),
-    Method("receiveBlobChunk", (_OID, _SERIAL, _CHUNK), None, False, "The next bytes of that blob."),
-    Method("receiveBlobStop", (_OID, _SERIAL), None, False, "That blob is whole."),
+    Method("info", (Argument("changes", "a map", _map),), None, _READER, "What changed in get_info's map."),
+    Method("receiveBlobStart", (_OID, _SERIAL), None, _READER, "A blob that was asked for begins."),
+    Method("receiveBlobChunk", (_OID, _SERIAL, _CHUNK), None, _READER, "The next bytes of that blob."),
+    Method("receiveBlobStop", (_OID, _SERIAL), None, _READER, "That blob is whole."),
 )
 """What a server may push, all one-way."""

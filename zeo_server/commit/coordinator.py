@@ -164,6 +164,10 @@ class Coordinator:
         """Stage the demand that `serial` is current; StorageTransactionError if there is no such transaction."""
         self._find(member, txn_id).check(oid, serial)
 
+    def refuse(self, member: Member, txn_id: Hashable, error: Exception) -> None:
+        """Let the vote of a transaction, begun by this if need be, say that a part of it was refused."""
+        self.begin(member, txn_id).refuse(error)
+
     def undo(self, member: Member, txn_id: Hashable, transaction_id: bytes) -> None:
         """Stage the undoing of a transaction; StorageTransactionError if there is none to stage it in."""
         transaction = self._find(member, txn_id)

@@ -202,6 +202,12 @@ class ServerTransaction:
             self.checks[oid] = serial
             self._grow(OBJECT_OVERHEAD_BYTES)
 
+    def refuse(self, error: Exception) -> None:
+        """Remember that a part of it was refused; as to stage something, that is too late once it has voted."""
+        if self.phase is not _BEGUN:
+            self.move(Step.STAGE)
+        self.doom(error)
+
     def doom(self, error: Exception) -> None:
         """Remember the first thing that went wrong, for the vote to report, and drop what was staged."""
         if self.error is None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zeo_core.ids import ROOT_OID, tid_from_time
+from zeo_core.roles import ClientRole
 from zeo_core.wire.methods import (
     BLOB_CHUNK_MAX_BYTES,
     CLIENT_CALLS,
@@ -193,21 +194,41 @@ def test_the_one_way_methods_are_zeos() -> None:
     }
 
 
-def test_whoever_reads_only_may_call_what_writes_nothing() -> None:
-    assert {name for name, method in CLIENT_CALLS.items() if method.writes} == {
-        *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
-        *(
-            "undoa",
-            "pack",
-            "deleteObject",
-            "restorea",
-            "storeBlobStart",
-            "storeBlobChunk",
-            "storeBlobEnd",
-            "storeBlobShared",
-        ),
-    }
-    assert not any(method.writes for method in SERVER_PUSHES.values())
+WRITERS = {
+    *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+    *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
+}
+ADMINS = {"undoa", "pack", "deleteObject", "restorea"}
+
+
+def test_who_may_call_what() -> None:
+    roles = {name: method.role for name, method in CLIENT_CALLS.items()}
+    assert {name for name, role in roles.items() if role is ClientRole.WRITER} == WRITERS
+    assert {name for name, role in roles.items() if role is ClientRole.ADMIN} == ADMINS
+    assert all(method.role is ClientRole.READER for method in SERVER_PUSHES.values())
+
+
+@pytest.mark.parametrize("method", CLIENT_CALLS.values(), ids=CLIENT_CALLS.keys())
+def test_arguments_change_the_role_of_one_method_only(method: Method) -> None:
+    assert method.role_for(()) is method.role
+    if method.name != "tpc_begin":
+        assert method.role_for((b"\0" * 8,) * 6) is method.role
+
+
+@pytest.mark.parametrize(
+    ("restored", "role"),
+    [
+        ((), ClientRole.WRITER),
+        ((None,), ClientRole.WRITER),
+        ((None, " "), ClientRole.WRITER),
+        ((None, b" "), ClientRole.WRITER),
+        ((b"\0" * 8, " "), ClientRole.ADMIN),
+        ((None, "p"), ClientRole.ADMIN),
+        ((None, b"p"), ClientRole.ADMIN),
+    ],
+)
+def test_to_begin_a_transaction_of_another_storage_is_for_admins(restored: tuple[object, ...], role: object) -> None:
+    assert CLIENT_CALLS["tpc_begin"].role_for((1, "", "", {}, *restored)) is role
 
 
 OF_EXTENSIONS = {
