@@ -9,7 +9,7 @@ from tests.server.commit.test_transaction import Nobody
 from zeo_core.errors import ConflictError, POSKeyError, ReadConflictError, StorageError
 from zeo_core.ids import ZERO_TID, Tid, pack_id
 from zeo_server.allow_list import AllowList
-from zeo_server.commit.conflicts import Checked, Checker
+from zeo_server.commit.conflicts import OIDS_AHEAD_MAX, Checked, Checker
 from zeo_server.commit.resolver import Resolver
 from zeo_server.commit.transaction import ServerTransaction
 from zeo_server.storages.mapping import MappingStorage
@@ -34,7 +34,7 @@ def check(storage: MappingStorage, transaction: ServerTransaction) -> Checked:
 
 
 def begun() -> ServerTransaction:
-    return ServerTransaction(Nobody(), 1, 10_000)
+    return ServerTransaction(Nobody(), 1)
 
 
 def test_nothing_stands_against_what_is_current(storage: MappingStorage, first: Tid) -> None:
@@ -89,3 +89,28 @@ def test_what_is_restored_has_no_conflicts_but_must_be_later(storage: MappingSto
     assert check(storage, transaction) == (None, [])
     transaction.restore_as(storage.last_tid(), " ")
     assert isinstance(check(storage, transaction).fault, StorageError)
+
+
+def test_new_objects_cannot_use_up_the_oids_of_everybody(storage: MappingStorage, first: Tid) -> None:
+    near, far = pack_id(2 + OIDS_AHEAD_MAX), pack_id(3 + OIDS_AHEAD_MAX)
+    storage.new_oids(1)  # 2
+    transaction = begun()
+    transaction.store(near, ZERO_TID, b"near")
+    assert check(storage, transaction).fault is None
+    for oid in (far, b"\xff" * 8):
+        transaction = begun()
+        transaction.store(oid, ZERO_TID, b"far")
+        fault = check(storage, transaction).fault
+        assert isinstance(fault, StorageError)
+        assert "is no oid that was given out" in str(fault)
+
+
+def test_what_is_restored_and_what_is_there_may_have_any_oid(storage: MappingStorage) -> None:
+    last = b"\xff" * 7 + b"\xf0"
+    transaction = begun()
+    transaction.restore(last, b"restored", None)
+    assert check(storage, transaction).fault is None
+    tid = commit(storage, {last: b"there"})
+    transaction = begun()
+    transaction.store(last, tid, b"changed")
+    assert check(storage, transaction).fault is None
