@@ -18,6 +18,7 @@ from zeo_core.errors import ConfigurationError
 from zeo_core.storage import ServedStorage
 from zeo_server.access import AccessRules
 from zeo_server.allow_list import DEFAULT_CLASSES, check_names
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.listener import Address
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
@@ -92,8 +93,10 @@ class Configuration:
     client_conflict_resolution: bool = False
     conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
     pid_filename: str | None = None
+    user: str | None = None
     tls: TLSFiles | None = None
     access: AccessRules | None = None
+    limits: Limits = DEFAULT_LIMITS
     start_logging: Callable[[], object] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -108,6 +111,10 @@ def load(path: str) -> Configuration:
     zeo = root.zeo
     if zeo.transaction_timeout < 0:
         raise ConfigurationError(f"{path}: transaction-timeout {zeo.transaction_timeout:g} is negative")
+    try:
+        limits = Limits(**{name: getattr(zeo, key.replace("-", "_")) for key, name in Limits.keys().items()})
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     storages = numbered(root.storages, path)
     if zeo.access is not None:
         _check_access(zeo.access, zeo.ssl, {storage.name for storage in storages}, path)
@@ -122,8 +129,10 @@ def load(path: str) -> Configuration:
         client_conflict_resolution=zeo.client_conflict_resolution,
         conflict_resolution_classes=zeo.conflict_resolution_classes,
         pid_filename=zeo.pid_filename,
+        user=zeo.user,
         tls=zeo.ssl,
         access=zeo.access,
+        limits=limits,
         start_logging=root.eventlog,
         warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
     )

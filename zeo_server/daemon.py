@@ -10,12 +10,14 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from ssl import SSLContext
+from typing import NamedTuple
 
 from ZConfig.components.logger.loghandler import reopenFiles
 
@@ -26,12 +28,13 @@ from zeo_server.allow_list import AllowList
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
 from zeo_server.invalidation import InvalidationLog, recent_transactions
-from zeo_server.listener import Address, Listener, address_text
+from zeo_server.listener import Address, Listener, address_text, bind
+from zeo_server.privileges import become, user_entry
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
 from zeo_server.storages.local import LocalStorage
 
-__all__ = ["Reload", "banner", "new_event_loop", "run", "serve"]
+__all__ = ["CLOSED_DOOR", "Door", "Reload", "banner", "new_event_loop", "run", "serve"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,6 +50,17 @@ Reload = Callable[[], Configuration]
 """Reads the configuration anew; ConfigurationError."""
 
 
+class Door(NamedTuple):
+    """What clients come through: the context of TLS, if they have to speak it, and the sockets, if they are bound."""
+
+    tls: SSLContext | None = None
+    bound: Sequence[socket.socket] | None = None
+
+
+CLOSED_DOOR = Door()
+"""Nothing is bound yet, and there is no TLS."""
+
+
 def run(configuration: Configuration, say: Callable[[str], None], reload: Reload | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `say` gets the line that says what is served and how to connect.
 
@@ -54,16 +68,18 @@ def run(configuration: Configuration, say: Callable[[str], None], reload: Reload
 
     ConfigurationError, in one line, for what keeps the server from starting.
     """
-    _start_logging(configuration)
-    for warning in configuration.warnings:
-        _log.warning("%s", warning)
-    with _pid_file(configuration.pid_filename), _open_storages(configuration.storages) as storages:
+    with contextlib.ExitStack() as opened:
+        door = _open_door(configuration, opened)
+        _start_logging(configuration)
+        for warning in configuration.warnings:
+            _log.warning("%s", warning)
+        storages = opened.enter_context(_open_storages(configuration.storages))
         # What is there by now stays: the collector need not walk the index again and again.
         gc.collect()
         gc.freeze()
         try:
             with asyncio.Runner(loop_factory=new_event_loop()) as runner:
-                runner.run(_serve_until_told(configuration, storages, say, reload))
+                runner.run(_serve_until_told(configuration, storages, door, say, reload))
         except StorageError as error:
             raise ConfigurationError(f"cannot serve: {error}") from error
 
@@ -86,13 +102,14 @@ def banner(storages: dict[str, str], address: Address) -> str:
 
 
 async def serve(
-    configuration: Configuration, storages: dict[str, ServedStorage], tls: SSLContext | None = None
+    configuration: Configuration, storages: dict[str, ServedStorage], door: Door = CLOSED_DOOR
 ) -> tuple[Listener, Service]:
-    """Start serving open storages, under TLS if there is a context; close listener and stop service to end it."""
+    """Start serving open storages; close listener and stop service to end it."""
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
     classes = AllowList(configuration.conflict_resolution_classes)
-    service = Service(coordinators, read_only=configuration.read_only, access=configuration.access)
+    limits = configuration.limits
+    service = Service(coordinators, read_only=configuration.read_only, access=configuration.access, limits=limits)
     try:
         for name, storage in storages.items():
             if isinstance(storage, LocalStorage):
@@ -103,6 +120,7 @@ async def serve(
                 loop,
                 name=name,
                 timeout_s=configuration.transaction_timeout_s,
+                limits=limits,
                 resolution_classes=classes,
                 clients_resolve=configuration.client_conflict_resolution,
                 invalidation_log=InvalidationLog(
@@ -111,9 +129,10 @@ async def serve(
             )
         inherited = systemd.inherited_sockets()
         if inherited:
-            listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop), tls)
+            listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop), door.tls)
         else:
-            listener = await Listener.open(configuration.address, lambda: ServerSession(service, loop), tls)
+            address = configuration.address
+            listener = await Listener.open(address, lambda: ServerSession(service, loop), door.tls, door.bound)
     except BaseException:
         await service.stop()  # the writers' threads among others
         raise
@@ -121,21 +140,24 @@ async def serve(
 
 
 async def _serve_until_told(
-    configuration: Configuration, storages: dict[str, ServedStorage], say: Callable[[str], None], reload: Reload | None
+    configuration: Configuration,
+    storages: dict[str, ServedStorage],
+    door: Door,
+    say: Callable[[str], None],
+    reload: Reload | None,
 ) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, _tell, told, number)
-    tls = None if configuration.tls is None else configuration.tls.context()
-    listener, service = await serve(configuration, storages, tls)
-    loop.add_signal_handler(signal.SIGHUP, _Reloader(configuration, service, reload, tls))
+    listener, service = await serve(configuration, storages, door)
+    loop.add_signal_handler(signal.SIGHUP, _Reloader(configuration, service, reload, door.tls))
     loop.add_signal_handler(signal.SIGUSR2, _reopen_logs)
     # Who limits the size of files wants errors, not a dead server.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         _log.info("listening on %s", address_text(listener.address))
-        if tls is None and not configuration.private_network and listener.open_to_others():
+        if door.tls is None and not configuration.private_network and listener.open_to_others():
             _log.warning("%s: %s", address_text(listener.address), _IN_THE_CLEAR)
         say(banner({section.name: section.what for section in configuration.storages}, listener.address))
         systemd.notify("READY=1", f"STATUS=listening on {address_text(listener.address)}")
@@ -198,6 +220,7 @@ class _Reloader:
     def _use(self, new: Configuration) -> None:
         old = self._configuration
         self._service.access = new.access
+        self._service.change_limits(new.limits)
         for coordinator in self._service.storages.values():
             coordinator.change_timeout(new.transaction_timeout_s)
             coordinator.invalidations.resize(new.invalidation_queue_size)
@@ -209,6 +232,7 @@ class _Reloader:
             "<ssl>, to have it or not,": (old.tls is None) != (new.tls is None),
             "read-only": old.read_only != new.read_only,
             "pid-filename": old.pid_filename != new.pid_filename,
+            "user": old.user != new.user,
             "the storages": [(each.name, each.what) for each in old.storages]
             != [(each.name, each.what) for each in new.storages],
         }
@@ -218,6 +242,26 @@ class _Reloader:
             new, address=old.address, read_only=old.read_only, pid_filename=old.pid_filename, storages=old.storages
         )
         _log.info("configuration reloaded")
+
+
+def _open_door(configuration: Configuration, opened: contextlib.ExitStack) -> Door:
+    """Do what may need root: read the keys, bind, write the process id. Then be the user that is to serve.
+
+    No file of a client's and no byte of the network has been looked at until then.
+    """
+    tls = None if configuration.tls is None else configuration.tls.context()
+    user = configuration.user
+    if user is None:
+        opened.enter_context(_pid_file(configuration.pid_filename))
+        return Door(tls)
+    bound = None if systemd.has_inherited_sockets() else bind(configuration.address)
+    for each in bound or ():
+        opened.callback(each.close)
+    if isinstance(configuration.address, str) and bound is not None:
+        os.chown(configuration.address, *user_entry(user)[2:4])  # it is the user who removes it
+    opened.enter_context(_pid_file(configuration.pid_filename))
+    become(user)
+    return Door(tls, bound)
 
 
 @contextmanager

@@ -24,15 +24,13 @@ from zeo_server.commit.uploads import Sender
 from zeo_server.interfaces import interfaces_of
 from zeo_server.invalidation import changes_since
 from zeo_server.iterators import Iterators
+from zeo_server.limits import Limits
 from zeo_server.service import Connection
 
-__all__ = ["HANDLERS", "HISTORY_MAX", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
+__all__ = ["HANDLERS", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
 
 NEW_OIDS_MAX = 100
 """Oids given out at once, as in ZEO."""
-
-HISTORY_MAX = 1000
-"""Revisions that one history call walks through: each is a read, and the loop waits for it."""
 
 LABEL_MAX = 100
 """Characters of a client's label that log lines show."""
@@ -41,6 +39,7 @@ LABEL_MAX = 100
 class Caller(Connection, Sender, Protocol):
     """The connection that a call came on. `coordinator` and `storage` are there once it is registered."""
 
+    limits: Limits
     coordinator: Coordinator
     storage: ServedStorage
     iterators: Iterators
@@ -225,7 +224,7 @@ def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True
 
 
 def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
-    return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, HISTORY_MAX))]
+    return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, caller.limits.history_max))]
 
 
 def _undo_log(caller: Caller, answer: Answer, first: int = 0, last: int = -20) -> None:

@@ -11,11 +11,9 @@ from zeo_core.errors import StorageError, UnknownIteratorError
 from zeo_core.ids import Tid, tid_repr
 from zeo_core.storage import Iterates
 from zeo_core.transaction import RecordedObject, RecordedTransaction, extension_map
+from zeo_server.limits import DEFAULT_LIMITS
 
-__all__ = ["ITERATORS_MAX", "Iterators", "TransactionLine"]
-
-ITERATORS_MAX = 100
-"""Walks that one client may have open, over transactions and over records together: each has a buffer of its own."""
+__all__ = ["Iterators", "TransactionLine"]
 
 TransactionLine = tuple[Tid, str, bytes, bytes, dict[str, object] | bytes]
 """A transaction as it travels: tid, status, user, description, extension."""
@@ -31,10 +29,11 @@ class _Walk:
 
 
 class Iterators:
-    """The open walks of one client."""
+    """The open walks of one client, up to `most`."""
 
-    def __init__(self, storage: Iterates) -> None:
+    def __init__(self, storage: Iterates, most: int = DEFAULT_LIMITS.iterators_max) -> None:
         self._storage = storage
+        self._most = most
         self._numbers = count()
         self._walks: dict[int, _Walk] = {}
         self._records: dict[int, Iterator[RecordedObject]] = {}
@@ -100,5 +99,5 @@ class Iterators:
         return walk
 
     def _check_room(self) -> None:
-        if len(self) >= ITERATORS_MAX:
-            raise StorageError(f"{ITERATORS_MAX} iterators are open on this connection")
+        if len(self) >= self._most:
+            raise StorageError(f"{self._most} iterators are open on this connection")

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from zeo_core.errors import ConfigurationError
 
-__all__ = ["BACKLOG", "HANDSHAKE_TIMEOUT_S", "Address", "Listener", "address_text", "check_address"]
+__all__ = ["BACKLOG", "HANDSHAKE_TIMEOUT_S", "Address", "Listener", "address_text", "bind", "check_address"]
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: after a restart all clients come at once."""
@@ -36,17 +36,23 @@ class Listener:
 
     @classmethod
     async def open(
-        cls, address: Address, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+        cls,
+        address: Address,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
+        bound: Sequence[socket.socket] | None = None,
     ) -> "Listener":
-        """Listen at `address` and make a `protocol` for each connection; ConfigurationError if that is not possible."""
+        """Listen at `address` and make a `protocol` for each connection; ConfigurationError if that is not possible.
+
+        `bound` is what `bind` returned for that address, if it has been called already.
+        """
         loop = asyncio.get_running_loop()
         options = _options(tls)
+        sockets = bind(address) if bound is None else bound
         try:
             if isinstance(address, str):
-                bound = _unix_socket(address)
-                server = await loop.create_unix_server(protocol, sock=bound, **options)
+                server = await loop.create_unix_server(protocol, sock=sockets[0], **options)
                 return cls(address, (server,), os.stat(address).st_ino)
-            sockets = _tcp_sockets(*address)
             port = sockets[0].getsockname()[1]
             servers = [await loop.create_server(protocol, sock=each, **options) for each in sockets]
             return cls((address[0], port), tuple(servers), None)
@@ -88,6 +94,14 @@ def _options(tls: ssl.SSLContext | None) -> dict[str, Any]:
     if tls is None:
         return {"backlog": BACKLOG}
     return {"backlog": BACKLOG, "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+
+
+def bind(address: Address) -> list[socket.socket]:
+    """Return sockets bound to `address`, for `Listener.open`; ConfigurationError if that is not possible."""
+    try:
+        return [_unix_socket(address)] if isinstance(address, str) else _tcp_sockets(*address)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {address_text(address)}: {_reason(error)}") from error
 
 
 def check_address(address: Address) -> None:

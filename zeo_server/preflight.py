@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from zeo_core.errors import ConfigurationError, FileLockedError, StorageError
 from zeo_server.config import Configuration
 from zeo_server.listener import Address, address_text, check_address
+from zeo_server.privileges import user_entry
 
 __all__ = ["Report", "preflight"]
 
@@ -34,7 +35,7 @@ class Report:
 
 
 def preflight(configuration: Configuration) -> Report:
-    """Look at the address, the storages and the file for the process id."""
+    """Look at the address, the storages, the file for the process id, and the user."""
     report = Report()
     report.look("address", lambda: _probe_address(configuration.address, report))
     if configuration.tls is not None:
@@ -43,6 +44,8 @@ def preflight(configuration: Configuration) -> Report:
         report.look(f"storage {section.name}", section.probe)
     if configuration.pid_filename:
         report.look("pid-filename", lambda: _probe_directory(configuration.pid_filename or ""))
+    if configuration.user is not None:
+        report.look("user", lambda: user_entry(configuration.user or ""))
     return report
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -12,13 +13,12 @@ from zeo_core.roles import ClientRole
 from zeo_server.access import AccessRules
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Member
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.peer import Peer
+from zeo_server.silence import Quiet, SilenceWatch
 from zeo_server.status import StorageStatus
 
-__all__ = ["CLOSE_GRACE_S", "DRAIN_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
-
-DRAIN_GRACE_S = 10.0
-"""How long a stopping server waits for clients that voted to finish. Under the 30 s that supervisors commonly allow."""
+__all__ = ["CLOSE_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
 
 CLOSE_GRACE_S = 1.0
 """How long a closed connection may take to deliver its last replies."""
@@ -29,7 +29,7 @@ SLOW_CALL_THREADS = 4
 _log = logging.getLogger("zeo_server")
 
 
-class Connection(Member, Protocol):
+class Connection(Member, Quiet, Protocol):
     """A connection, registered or not."""
 
     def abort(self) -> None:
@@ -40,13 +40,22 @@ class Service:
     """The storages of one process, and everybody connected to it."""
 
     def __init__(
-        self, storages: Mapping[str, Coordinator], *, read_only: bool = False, access: AccessRules | None = None
+        self,
+        storages: Mapping[str, Coordinator],
+        *,
+        read_only: bool = False,
+        access: AccessRules | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.storages = storages
         self.read_only = read_only
         self.access = access
         """The rules for who registers from now on; without any, everybody may do everything."""
-        self.connections: set[Connection] = set()
+        self.limits = limits
+        self.connections: dict[Connection, str | None] = {}
+        """Who is connected, and from which TCP address."""
+        self._addresses: Counter[str] = Counter()
+        self._silence = SilenceWatch(asyncio.get_running_loop(), self.connections, limits)
         self.threads = ThreadPoolExecutor(SLOW_CALL_THREADS, "zeod-slow-call")
         self._emptied = asyncio.Event()
 
@@ -70,25 +79,47 @@ class Service:
             raise ReadOnlyError(f"storage {name} may only be read by this client")
         return coordinator, role
 
-    def enter(self, connection: Connection) -> None:
-        """Take note of a new connection."""
-        self.connections.add(connection)
+    def enter(self, connection: Connection, address: str | None = None) -> str | None:
+        """Take note of a new connection, from a TCP `address`; return why it cannot stay if there are too many."""
+        limits, here = self.limits, self._addresses[address] if address is not None else 0
+        self.connections[connection] = address
+        if address is not None:
+            self._addresses[address] += 1
+        if limits.clients_max and len(self.connections) > limits.clients_max:
+            return f"{limits.clients_max} clients are connected, which is as many as max-clients allows"
+        if limits.clients_per_address_max and here >= limits.clients_per_address_max:
+            return f"{here} clients are connected from {address}, which is as many as max-clients-per-address allows"
+        self._silence.start()
+        return None
 
     def exit(self, connection: Connection) -> None:
         """Forget a connection that is closed; harmless when repeated."""
-        self.connections.discard(connection)
+        address = self.connections.pop(connection, None)
+        if address is not None:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
         if not self.connections:
             self._emptied.set()
+
+    def change_limits(self, limits: Limits) -> None:
+        """Let other limits hold for what begins from now on, and other times for all."""
+        self.limits = limits
+        self._silence.change(limits)
+        for coordinator in self.storages.values():
+            coordinator.change_limits(limits)
 
     def status(self) -> dict[str, StorageStatus]:
         """Return the figures of every storage."""
         return {name: coordinator.status() for name, coordinator in self.storages.items()}
 
-    async def stop(self, grace_s: float = DRAIN_GRACE_S) -> None:
+    async def stop(self, grace_s: float | None = None) -> None:
         """Finish what is voted and what is with the writers, then end all connections. The storages stay open.
 
-        Whoever has nothing voted is cut off at once; those who have are given `grace_s` to finish.
+        Whoever has nothing voted is cut off at once; those who have are given `grace_s` to finish, by default what the
+        limits say.
         """
+        grace_s = self.limits.drain_grace_s if grace_s is None else grace_s
         for coordinator in self.storages.values():
             coordinator.refuse_votes("the server is stopping")
         for connection in list(self.connections):
@@ -100,6 +131,7 @@ class Service:
         for coordinator in self.storages.values():
             await coordinator.close()
         await self._end_connections()
+        self._silence.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: self.threads.shutdown(cancel_futures=True))
 

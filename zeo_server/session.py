@@ -27,24 +27,16 @@ from zeo_server.commit.transaction import Answer
 from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
 from zeo_server.iterators import Iterators
+from zeo_server.limits import Limits
 from zeo_server.peer import Peer, peer_name
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
 from zeo_server.status import status_json
 
-__all__ = ["BACKLOG_MAX_BYTES", "HIGH_WATER_BYTES", "PATIENCE_S", "SLICE", "ServerSession"]
-
-HIGH_WATER_BYTES = 1024 * 1024
-"""Unsent bytes from which on no more requests are taken from a peer until it has read some."""
-
-BACKLOG_MAX_BYTES = 64 * 1024 * 1024
-"""Unsent bytes, of invalidations mostly, at which a peer is cut off: when it comes back it asks what it missed."""
+__all__ = ["PATIENCE_S", "ServerSession"]
 
 PATIENCE_S = 0.005
 """How long an invalidation may wait for the answer to a finish, with which it leaves: some writes of the disk."""
-
-SLICE = 100
-"""Requests of one peer that are handled before others get their turn: about 1 ms of loads."""
 
 _EVERYDAY = (ConflictError, POSKeyError, ReadOnlyError)  # everyday errors of a client; no line in the server's log
 _ADMIN = ClientRole.ADMIN
@@ -62,9 +54,13 @@ class ServerSession(asyncio.Protocol):
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self.label = "a new connection"
         self.role = ClientRole.READER  # until it registers
+        self.limits = limits = service.limits
         self._service = service
         self._loop = loop
-        self._wire = Session(Role.SERVER)
+        self._wire = Session(Role.SERVER, limits.message_max_bytes, limits.registration_max_bytes)
+        self._made_s = self._heard_s = loop.time()
+        self._heard = True  # something was said since `end_if_silent` looked
+        self._waiting = 0  # calls that wait for a thread
         self._out: list[bytes | bytearray] = []
         self._out_bytes = 0
         self._flushing = False  # a callback that writes _out is on its way
@@ -88,12 +84,17 @@ class ServerSession(asyncio.Protocol):
         """Greet."""
         self._transport = stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
         self.label = peer_name(transport)
-        stream.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        self._service.enter(self)
-        stream.write(self._wire.greeting())
+        stream.set_write_buffer_limits(high=self.limits.high_water_bytes)
+        peer = transport.get_extra_info("peername")
+        refusal = self._service.enter(self, peer[0] if isinstance(peer, tuple) else None)
+        if refusal is None:
+            stream.write(self._wire.greeting())
+        else:
+            self.disconnect(refusal)
 
     def data_received(self, data: bytes) -> None:
         """Handle what arrived."""
+        self._heard = True
         events = self._wire.receive(data)
         self._handle(events if self._events is None else chain(self._events, events))
 
@@ -122,7 +123,7 @@ class ServerSession(asyncio.Protocol):
         """Choose the storage; see Service.choose. From here on the client is told of every commit."""
         coordinator, role = self._service.choose(storage, read_only, Peer.of(self._transport))
         self.coordinator, self.storage = coordinator, coordinator.storage
-        self.iterators = Iterators(self.storage)
+        self.iterators = Iterators(self.storage, self.limits.iterators_max)
         self.role = role
         self._wire.registered()
         self._registered = True
@@ -134,7 +135,7 @@ class ServerSession(asyncio.Protocol):
         """Run a slow function in a thread, after those asked for before; `answer` gets what it returns or raises."""
         if self._slow_calls is None:
             self._slow_calls = SlowCalls(self._loop, self._service.threads)
-        self._slow_calls.add(function, answer)
+        self._slow_calls.add(function, self._counted(answer))
 
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
@@ -164,7 +165,7 @@ class ServerSession(asyncio.Protocol):
         """Send a blob, behind those asked for before, and then the answer."""
         if self._downloads is None:
             self._downloads = Downloads(self.storage, self, self.coordinator.uploads.run)
-        self._downloads.send(oid, serial, answer)
+        self._downloads.send(oid, serial, self._counted(answer))
 
     def load_many(self, wanted: Wanted, answer: Answer) -> None:
         """Find many objects, behind what was asked for so before."""
@@ -195,20 +196,31 @@ class ServerSession(asyncio.Protocol):
         """Cut the connection."""
         self._transport.abort()
 
+    def end_if_silent(self, now_s: float, limits: Limits) -> None:
+        """End the connection if the peer does not register in time, or nothing has been said for too long."""
+        if self._heard:
+            self._heard, self._heard_s = False, now_s
+        if not self._registered:
+            if limits.registration_timeout_s and now_s - self._made_s >= limits.registration_timeout_s:
+                self.disconnect(f"did not register within {limits.registration_timeout_s:g} seconds")
+        elif limits.idle_timeout_s and not self._waiting and now_s - self._heard_s >= limits.idle_timeout_s:
+            self.disconnect(f"silent for {limits.idle_timeout_s:g} seconds")
+
     # -- handling ---------------------------------------------------------------------------------------------------
 
     def _handle(self, events: Iterator[Event]) -> None:
         """Handle events until there are none left, the peer has to read first, or it is the others' turn."""
         self._receiving = True
         self._events = None
-        left = SLICE
+        left = self.limits.turn_calls
+        high_water_bytes, calls_max = self.limits.high_water_bytes, self.limits.calls_max
         for event in events:
             if event.__class__ is Request:
                 self._request(event)
             else:
                 self._other(event)
             left -= 1
-            if not left or (self._out_bytes > HIGH_WATER_BYTES and self._must_wait()):
+            if not left or (self._out_bytes > high_water_bytes and self._must_wait()) or self._waiting >= calls_max:
                 self._events = events
                 break
         self._receiving = False
@@ -218,7 +230,7 @@ class ServerSession(asyncio.Protocol):
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._ended or self._paused:
+        if self._ended or self._paused or self._waiting >= self.limits.calls_max:
             return
         if self._events is not None:
             self._handle(self._events)
@@ -243,7 +255,7 @@ class ServerSession(asyncio.Protocol):
                 return
             result = call(self, *args)
         except BlockingIOError:  # only load_cached raises it
-            self._load_in_thread(self._answer_to(request), *args)
+            self._load_in_thread(self._counted(self._answer_to(request)), *args)
         except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
             self._failed(request, error)
         else:
@@ -316,6 +328,18 @@ class ServerSession(asyncio.Protocol):
 
         return answer
 
+    def _counted(self, answer: Answer) -> Answer:
+        """Count a call that waits for a thread until it is answered; where there were too many, go on when half are."""
+        self._waiting += 1
+
+        def counted(outcome: object) -> None:
+            self._waiting -= 1
+            answer(outcome)
+            if self._events is not None and self._waiting == self.limits.calls_max // 2:
+                self._loop.call_soon(self._go_on)
+
+        return counted
+
     def _other(self, event: Event) -> None:
         if isinstance(event, Failed):
             self.disconnect(str(event.error))
@@ -345,8 +369,9 @@ class ServerSession(asyncio.Protocol):
     def _write(self, data: bytes | bytearray) -> None:
         if self._ended:
             return
+        self._heard = True
         self._transport.write(data)
-        if self._paused and self._transport.get_write_buffer_size() > BACKLOG_MAX_BYTES:
+        if self._paused and self._transport.get_write_buffer_size() > self.limits.backlog_max_bytes:
             # not here: the coordinator may be in the middle of telling everybody
             self._loop.call_soon(self._cut_off)
 

@@ -1,7 +1,8 @@
 """The slow calls of one connection: in threads, one after the other, so that none of them holds up the loop.
 
 A connection has one of them running at a time. So what they share, an iterator say, needs no lock, and a client that
-asks for many keeps one thread busy, not all of them.
+asks for many keeps one thread busy, not all of them. How many it may have waiting is the session's matter, which takes
+no more from it then.
 """
 
 import asyncio
@@ -10,13 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 
-from zeo_core.errors import StorageError
 from zeo_server.commit.transaction import Answer
 
-__all__ = ["WAITING_MAX", "SlowCalls"]
-
-WAITING_MAX = 1000
-"""Slow calls that a connection may have waiting: whoever sends more does not wait for replies."""
+__all__ = ["SlowCalls"]
 
 _Function = Callable[[], object]
 
@@ -33,8 +30,6 @@ class SlowCalls:
 
     def add(self, function: _Function, answer: Answer) -> None:
         """Run `function` after all that were added before; `answer` gets what it returns or raises."""
-        if len(self._waiting) >= WAITING_MAX:
-            raise StorageError(f"{WAITING_MAX} slow calls wait on this connection")
         self._waiting.append((function, answer))
         self._start()
 

@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Final
 
-__all__ = ["inherited_sockets", "notify", "reloading", "watchdog_s"]
+__all__ = ["has_inherited_sockets", "inherited_sockets", "notify", "reloading", "watchdog_s"]
 
 _FIRST_DESCRIPTOR: Final = 3
 
@@ -41,6 +41,11 @@ def watchdog_s() -> float | None:
     except ValueError:
         return None
     return period_s if period_s > 0 else None
+
+
+def has_inherited_sockets() -> bool:
+    """Tell whether `inherited_sockets` would return some."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and int(os.environ.get("LISTEN_FDS", "0")) > 0
 
 
 def inherited_sockets() -> list[socket.socket]:

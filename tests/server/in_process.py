@@ -11,6 +11,7 @@ from zeo_core.storage import ServedStorage
 from zeo_server.access import AccessRules
 from zeo_server.config import Configuration
 from zeo_server.daemon import new_event_loop, serve
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.listener import Address
 from zeo_server.service import Service
 from zeo_server.storages.mapping import MappingStorage
@@ -59,10 +60,11 @@ def in_process(
     read_only: bool = False,
     uvloop: bool = True,
     access: AccessRules | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[InProcess]:
     """Serve `storages`, a MappingStorage named 1 by default."""
     served = dict(storages or {"1": MappingStorage()})
-    configuration = Configuration(address, (), read_only=read_only, access=access)
+    configuration = Configuration(address, (), read_only=read_only, access=access, limits=limits)
     ready = threading.Event()
     started: list[InProcess] = []
     stop = threading.Event()

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from tests.contract.storages import commit
+from tests.fixtures_tls import Authority
 from zeo_core.errors import ConfigurationError, StorageError, StorageFullError
 from zeo_core.ids import ROOT_OID, ZERO_TID
+from zeo_core.roles import ClientRole
 from zeo_core.storage import HasBlobs
+from zeo_server.access import AnybodyRule, CertificateRule, UnixUserRule
 from zeo_server.allow_list import DEFAULT_CLASSES
 from zeo_server.config import Configuration, StorageSection, class_names, file_storage, load, numbered, parse_address
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
@@ -345,3 +349,55 @@ def test_the_classes_that_the_server_resolves() -> None:
     assert class_names("") == []
     with pytest.raises(ValueError, match="no dotted name"):
         class_names("Counter")
+
+
+def test_limits_have_keys() -> None:
+    assert loaded(ZEO + STORAGE).limits == DEFAULT_LIMITS
+    text = "<zeo>\naddress 9672\nmax-clients 7\nmax-message-size 1MB\nidle-timeout 90\nstop-timeout 2.5\n</zeo>\n"
+    limits = loaded(text + STORAGE).limits
+    assert limits == Limits(clients_max=7, message_max_bytes=1 << 20, idle_timeout_s=90, drain_grace_s=2.5)
+    assert "max-clients -1 is less than 0" in refused("<zeo>\naddress 1\nmax-clients -1\n</zeo>\n" + STORAGE)
+    assert "line 3" in refused("<zeo>\naddress 1\nmax-blob-size large\n</zeo>\n" + STORAGE)
+
+
+def with_access(lines: str, tls: str = "") -> str:
+    return (
+        f"<zeo>\naddress 9672\n{tls}\n<access>\n{lines}\n</access>\n</zeo>\n<mappingstorage main>\n</mappingstorage>\n"
+    )
+
+
+def test_rules_for_access() -> None:
+    assert loaded(ZEO + STORAGE).access is None
+    rules = loaded(with_access("unix-user 0 admin\nanybody reader main\nunix-user 7 writer main")).access
+    assert rules is not None
+    assert rules.rules == (
+        UnixUserRule(0, ClientRole.ADMIN),
+        UnixUserRule(7, ClientRole.WRITER, ("main",)),
+        AnybodyRule(ClientRole.READER, ("main",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("", "without a line nobody may do anything"),
+        ("anybody owner", "line 5: 'owner' is no role"),
+        ("anybody reader elsewhere", "<access>: there is no storage 'elsewhere'"),
+        ("certificate alice admin", "a rule for a certificate needs an <ssl> with authenticate"),
+        ("group wheel admin", "line 5: 'group' is not a known key name"),
+    ],
+)
+def test_rules_that_could_only_be_a_mistake(lines: str, fault: str) -> None:
+    assert fault in refused(with_access(lines))
+
+
+def test_rules_for_certificates_need_clients_with_certificates(authority: Authority) -> None:
+    tls = f"<ssl>\ncertificate {authority.server}\nauthenticate {authority.certificate}\n</ssl>"
+    rules = loaded(with_access("certificate *.example.org writer", tls)).access
+    assert rules is not None
+    assert rules.rules == (CertificateRule("*.example.org", ClientRole.WRITER),)
+
+
+def test_a_private_network() -> None:
+    assert not loaded(ZEO + STORAGE).private_network
+    assert loaded("<zeo>\naddress 9672\nprivate-network yes\n</zeo>\n" + STORAGE).private_network

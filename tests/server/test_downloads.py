@@ -14,7 +14,7 @@ from zeo_core.errors import POSKeyError
 from zeo_core.ids import ZERO_TID
 from zeo_core.wire.session import Request
 from zeo_server.downloads import SLICE_BYTES
-from zeo_server.session import BACKLOG_MAX_BYTES
+from zeo_server.limits import DEFAULT_LIMITS
 
 LARGE = os.urandom(1 << 20) * 9
 
@@ -63,14 +63,14 @@ def test_a_client_that_does_not_read_is_not_sent_more(server: InProcess, client:
     tid = commit(client, A, [b"x"])
     path = server.service.storages["1"].storage.loadBlob(A, tid)  # type: ignore[attr-defined]
     os.chmod(path, 0o600)
-    os.truncate(path, 2 * BACKLOG_MAX_BYTES)  # more than would have it cut off
+    os.truncate(path, 2 * DEFAULT_LIMITS.backlog_max_bytes)  # more than would have it cut off
     with closing(server.client()) as slow:
         asked = slow.send("sendBlob", A, tid)
         server.until(lambda: any(not connection.takes_more() for connection in server.service.connections))  # type: ignore[attr-defined]
         client.call("ping")
         slow.wait(asked)
         chunks = (event.args[2] for event in slow.heard if isinstance(event, Request) and len(event.args) == 3)
-        assert sum(map(len, chunks)) == 2 * BACKLOG_MAX_BYTES
+        assert sum(map(len, chunks)) == 2 * DEFAULT_LIMITS.backlog_max_bytes
 
 
 def test_a_client_that_goes_away_in_the_middle(server: InProcess, client: RawClient) -> None:

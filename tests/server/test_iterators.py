@@ -6,7 +6,7 @@ from tests.contract.storages import Txn, commit
 from zeo_core.errors import StorageError, UnknownIteratorError
 from zeo_core.ids import pack_id
 from zeo_core.transaction import extension_bytes
-from zeo_server.iterators import ITERATORS_MAX, Iterators
+from zeo_server.iterators import Iterators
 from zeo_server.storages.mapping import MappingStorage
 
 A, B = pack_id(1), pack_id(2)
@@ -62,13 +62,13 @@ def test_objects_only_of_the_transaction_that_was_come_to_last(storage: MappingS
 
 
 def test_the_number_of_walks_is_bounded(storage: MappingStorage) -> None:
-    iterators = Iterators(storage)
-    numbers = [iterators.start(None, None) for _ in range(ITERATORS_MAX)]
+    iterators = Iterators(storage, 5)
+    numbers = [iterators.start(None, None) for _ in range(5)]
     first = iterators.next(numbers[0])
     assert first is not None
-    with pytest.raises(StorageError, match="are open"):
+    with pytest.raises(StorageError, match="5 iterators are open"):
         iterators.start(None, None)
-    with pytest.raises(StorageError, match="are open"):
+    with pytest.raises(StorageError, match="5 iterators are open"):
         iterators.record_start(numbers[0], first[0])
     iterators.forget([*numbers[1:], 12345])
     records = iterators.record_start(numbers[0], first[0])

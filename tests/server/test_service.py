@@ -7,6 +7,7 @@ from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.roles import ClientRole
 from zeo_server.access import AccessRules, UnixUserRule
 from zeo_server.commit.coordinator import Coordinator
+from zeo_server.limits import Limits
 from zeo_server.peer import Peer
 from zeo_server.service import Service
 from zeo_server.storages.mapping import MappingStorage
@@ -36,6 +37,9 @@ class Visitor:
 
     def abort(self) -> None:
         self.disconnect("aborted")
+
+    def end_if_silent(self, now_s: float, limits: Limits) -> None:
+        pass
 
 
 class Stubborn(Visitor):
@@ -116,3 +120,25 @@ async def test_one_who_does_not_take_its_last_reply_is_cut_off(monkeypatch: pyte
     stubborn = Stubborn(service, coordinator)
     await service.stop(0.01)
     assert stubborn.ends[-1] == "aborted"
+
+
+async def test_there_are_limits_to_how_many_come() -> None:
+    service, _ = serving(main=MappingStorage())
+    service.change_limits(Limits(clients_max=3, clients_per_address_max=2))
+    here = [object() for _ in range(3)]
+    assert service.enter(here[0], "192.0.2.1") is None  # type: ignore[arg-type]
+    assert service.enter(here[1], "192.0.2.1") is None  # type: ignore[arg-type]
+    refused = service.enter(here[2], "192.0.2.1")  # type: ignore[arg-type]
+    assert refused is not None
+    assert "2 clients are connected from 192.0.2.1" in refused
+    service.exit(here[2])  # type: ignore[arg-type]
+    service.exit(here[2])  # type: ignore[arg-type]
+    assert service.enter(here[2]) is None  # type: ignore[arg-type]
+    refused = service.enter(object())  # type: ignore[arg-type]
+    assert refused is not None
+    assert "as many as max-clients allows" in refused
+    for each in list(service.connections):
+        service.exit(each)
+    assert service.enter(here[0], "192.0.2.1") is None  # type: ignore[arg-type]
+    service.exit(here[0])  # type: ignore[arg-type]
+    await service.stop()

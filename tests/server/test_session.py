@@ -22,6 +22,7 @@ from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, pack_id
 from zeo_core.wire.frames import FrameDecoder, encode_frame
 from zeo_core.wire.session import Request
 from zeo_server import session
+from zeo_server.limits import Limits
 from zeo_server.storages.mapping import MappingStorage
 
 A, B = pack_id(1), pack_id(2)
@@ -310,9 +311,9 @@ def test_a_peer_that_does_not_read_is_not_read_from(server: InProcess) -> None:
 
 
 def test_a_peer_that_does_not_read_what_is_pushed_is_cut_off(
-    server: InProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: InProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "BACKLOG_MAX_BYTES", 3_000_000)
+    server.ask(lambda: server.service.change_limits(Limits(backlog_max_bytes=3_000_000)))
     server.until(lambda: not server.service.connections)
     deaf = server.client()
     audience = server.service.storages["1"].audience

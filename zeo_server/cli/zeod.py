@@ -20,6 +20,7 @@ __all__ = ["main"]
 @click.option("-f", "--filename", "paths", multiple=True, metavar="FILE", help="Serve FILE; repeat for storages 1, 2.")
 @click.option("-t", "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Time from vote to finish [30].")
 @click.option("--pid-file", metavar="FILE", help="Keep the process id in FILE.")
+@click.option("--user", metavar="USER", help="Become USER, if started by root, when the address is bound.")
 @click.option("--check", is_flag=True, help="Say whether zeod would start, and do not start.")
 @click.option("-m", "--monitor", hidden=True)  # of ZEO before version 5; old start scripts have it
 @click.version_option(package_name="zeod", message="zeod %(version)s")
@@ -29,6 +30,7 @@ def main(
     paths: tuple[str, ...],
     timeout: float | None,
     pid_file: str | None,
+    user: str | None,
     check: bool,
     monitor: str | None,
 ) -> None:
@@ -46,7 +48,8 @@ def main(
     """
 
     def configuration() -> Configuration:
-        return _configuration(path, address, paths, timeout, pid_file)
+        chosen = _configuration(path, address, paths, timeout, pid_file)
+        return chosen if user is None else dataclasses.replace(chosen, user=user)
 
     if monitor is not None:
         print("zeod: --monitor has no effect: ask `zeo status`", file=sys.stderr)
@@ -81,7 +84,8 @@ def _configuration(
 
 def _check(configuration: Configuration) -> None:
     report = preflight(configuration)
-    for line in (*configuration.warnings, *report.in_use):
+    limits = [f"a limit of its own: {limit}" for limit in configuration.limits.changed()]
+    for line in (*configuration.warnings, *limits, *report.in_use):
         click.echo(f"note: {line}")
     for line in report.faults:
         click.echo(f"fault: {line}")

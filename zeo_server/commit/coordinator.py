@@ -39,17 +39,12 @@ from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, 
 from zeo_server.commit.undoing import repeated_blobs, undo_writes
 from zeo_server.commit.uploads import Uploads
 from zeo_server.invalidation import Audience, InvalidationLog
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.packing import Packing
 from zeo_server.status import Counters, StorageStatus
 from zeo_server.undo_lines import UndoLines
 
-__all__ = ["OPEN_TRANSACTIONS_MAX", "TRANSACTION_MAX_BYTES", "Coordinator"]
-
-TRANSACTION_MAX_BYTES = 512 * 1024 * 1024
-"""What one transaction may stage, in memory for now: to become the key that says when it is spooled to disk."""
-
-OPEN_TRANSACTIONS_MAX = 100
-"""Transactions that one connection may have open; ZEO's clients have one at a time."""
+__all__ = ["Coordinator"]
 
 _log = logging.getLogger("zeo_server.commit")
 
@@ -65,7 +60,7 @@ class Coordinator:
         name: str = "1",
         timeout_s: float = 30.0,
         invalidation_log: InvalidationLog | None = None,
-        max_bytes: int = TRANSACTION_MAX_BYTES,
+        limits: Limits = DEFAULT_LIMITS,
         resolution_classes: AllowList | None = None,
         clients_resolve: bool = False,
     ) -> None:
@@ -77,7 +72,7 @@ class Coordinator:
         self.audience: Audience[Member] = Audience()
         self.invalidations = invalidation_log or InvalidationLog(100, [Invalidation(storage.last_tid(), ())])
         self._loop = loop
-        self._max_bytes = max_bytes
+        self._limits = limits
         self._encoder = Encoder()
         classes = AllowList() if resolution_classes is None else resolution_classes
         self._resolver = Resolver(storage.load_before, classes)
@@ -88,8 +83,8 @@ class Coordinator:
         self._promised_bytes = 0  # of all transactions in doubt
         self._locks: ObjectLocks[ServerTransaction] = ObjectLocks()
         self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
-        self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name)
-        self.uploads = Uploads(storage, loop, name)
+        self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name, limits)
+        self.uploads = Uploads(storage, loop, name, limits)
         self._stopping: str | None = None
         self.packing = Packing(storage, loop, name, self._tell_info)
         self.undo_lines = UndoLines(storage)
@@ -123,9 +118,9 @@ class Coordinator:
         mine = self._open[member]
         transaction = mine.get(txn_id)
         if transaction is None:
-            if len(mine) >= OPEN_TRANSACTIONS_MAX:
+            if len(mine) >= self._limits.transactions_max:
                 raise StorageTransactionError(f"{len(mine)} transactions are open on this connection")
-            transaction = mine[txn_id] = ServerTransaction(member, txn_id, self._max_bytes)
+            transaction = mine[txn_id] = ServerTransaction(member, txn_id, self._limits)
             self.counters.active_txns += 1
         return transaction
 
@@ -254,6 +249,10 @@ class Coordinator:
     def change_timeout(self, timeout_s: float) -> None:
         """Give clients that much time between vote and finish from now on; 0 for ever."""
         self._timeouts.change(timeout_s)
+
+    def change_limits(self, limits: Limits) -> None:
+        """Let other limits hold for what begins from now on."""
+        self._limits = self.uploads.limits = limits
 
     def info(self) -> dict[str, object]:
         """Return the figures of get_info that a commit changes."""

@@ -16,17 +16,12 @@ from typing import Generic, NamedTuple, TypeVar
 from zeo_core.errors import StorageClosedError, StorageError
 from zeo_core.storage import Anticipates, Commits, WrittenGroup
 from zeo_core.transaction import PreparedTransaction
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["ANTICIPATED_MAX_BYTES", "GROUP_MAX_BYTES", "GROUP_MAX_TRANSACTIONS", "GroupWriter", "Outcome"]
-
-GROUP_MAX_TRANSACTIONS = 1000
-"""Bounds the work of the loop's callback that publishes a group, so that loads do not wait long behind it."""
+__all__ = ["ANTICIPATED_MAX_BYTES", "GroupWriter", "Outcome"]
 
 ANTICIPATED_MAX_BYTES = 1024 * 1024
 """Bounds how long a finish waits for the writing of what was anticipated in vain."""
-
-GROUP_MAX_BYTES = 32 * 1024 * 1024
-"""Bounds how long a small transaction waits for the large ones written with it; a larger one goes alone."""
 
 Key = TypeVar("Key")
 
@@ -62,8 +57,15 @@ class GroupWriter(Generic[Key]):
     to the loop.
     """
 
-    def __init__(self, storage: Commits, post: Callable[[Outcome[Key]], None], name: str) -> None:
+    def __init__(
+        self,
+        storage: Commits,
+        post: Callable[[Outcome[Key]], None],
+        name: str,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._storage = storage
+        self._limits = limits
         self._anticipate = storage.anticipate if isinstance(storage, Anticipates) else None
         self._post = post
         self._jobs: SimpleQueue[_Job[Key] | _Expected | None] = SimpleQueue()
@@ -111,7 +113,7 @@ class GroupWriter(Generic[Key]):
     def _gather(self, first: _Job[Key]) -> tuple[list[_Job[Key]], _Job[Key] | None]:
         """Return `first` with what waits behind it, and the job that no longer fits if there is one."""
         group, size = [first], first.size_bytes
-        while len(group) < GROUP_MAX_TRANSACTIONS:
+        while len(group) < self._limits.group_max_transactions:
             try:
                 job = self._jobs.get_nowait()
             except Empty:
@@ -122,7 +124,7 @@ class GroupWriter(Generic[Key]):
             if isinstance(job, _Expected):
                 continue  # too much is going on for expectations
             size += job.size_bytes
-            if size > GROUP_MAX_BYTES:
+            if size > self._limits.group_max_bytes:
                 return group, job
             group.append(job)
         return group, None

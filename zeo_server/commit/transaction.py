@@ -10,6 +10,7 @@ from zeo_core.storage import BlobStage
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, check_extension, extension_bytes
 from zeo_server.commit.phases import Phase, Step, advance
 from zeo_server.invalidation import Listener
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
     "METADATA_MAX_BYTES",
@@ -44,7 +45,10 @@ class Member(Listener, Hashable, Protocol):
 
 
 class BlobSource(Protocol):
-    """Where a blob of a transaction comes from. Both calls may wait for the disk: they are for a thread."""
+    """Where a blob of a transaction comes from. What may wait for the disk, complete and discard, is for a thread."""
+
+    def received_bytes(self) -> int:
+        """Return how many bytes of it the client has sent. This one does not wait for the disk."""
 
     def complete(self) -> str:
         """Return the path of the whole file; StorageError, also for what went wrong before."""
@@ -85,15 +89,15 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        *("_prepared", "answer", "blobs", "checks", "error", "id", "max_bytes", "member", "metadata", "phase"),
-        *("resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos", "writes"),
+        *("_prepared", "answer", "blob_bytes", "blobs", "checks", "error", "id", "limits", "member", "metadata"),
+        *("phase", "resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos", "writes"),
     )
 
-    def __init__(self, member: Member, txn_id: Hashable, max_bytes: int) -> None:
+    def __init__(self, member: Member, txn_id: Hashable, limits: Limits = DEFAULT_LIMITS) -> None:
         self.member = member
         self.id = txn_id
         self.metadata = _NO_METADATA
-        self.max_bytes = max_bytes
+        self.limits = limits
         self.phase = Phase.BEGUN
         self.writes: dict[Oid, ObjectWrite] = {}
         self.checks: dict[Oid, Tid] = {}
@@ -104,6 +108,7 @@ class ServerTransaction:
         self.tid: Tid | None = None
         self.status = b" "
         self.size_bytes = 0
+        self.blob_bytes = 0  # what its client has sent of blobs
         self.error: Exception | None = None
         self.answer: Answer | None = None
         self._prepared: PreparedTransaction | None = None
@@ -188,6 +193,10 @@ class ServerTransaction:
     def store_blob(self, oid: Oid, serial: Tid, data: bytes, source: BlobSource) -> BlobSource | None:
         """Stage an object with a blob; return a source that is of no use, to be discarded: this or an earlier one."""
         self.store(oid, serial, data)
+        self.blob_bytes += source.received_bytes()
+        if self.blob_bytes > self.limits.transaction_blobs_max_bytes:
+            most = self.limits.transaction_blobs_max_bytes
+            self.doom(StorageError(f"the blobs of the transaction are larger than {most} bytes"))
         if self.error is not None:
             return source
         replaced = self.blobs.get(oid)
@@ -230,8 +239,8 @@ class ServerTransaction:
 
     def _grow(self, size: int) -> None:
         self.size_bytes += size
-        if self.size_bytes > self.max_bytes:
-            self.doom(StorageError(f"the transaction is larger than {self.max_bytes} bytes"))
+        if self.size_bytes > self.limits.transaction_max_bytes:
+            self.doom(StorageError(f"the transaction is larger than {self.limits.transaction_max_bytes} bytes"))
 
 
 def metadata_from_wire(

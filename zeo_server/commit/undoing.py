@@ -46,6 +46,10 @@ class RepeatedBlob:
         self._tid = tid
         self._path: str | None = None
 
+    def received_bytes(self) -> int:
+        """Return that the client sent nothing of it."""
+        return 0
+
     def complete(self) -> str:
         """Return the path of a file with the same contents; StorageError if there is none."""
         source = self._storage.loadBlob(self._oid, self._tid)

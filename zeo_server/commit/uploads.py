@@ -25,14 +25,9 @@ from zeo_core.ids import Oid
 from zeo_core.storage import BlobStage, HasBlobs, Loads
 from zeo_core.transaction import ObjectWrite
 from zeo_server.commit.transaction import BlobSource, ServerTransaction
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["BLOB_MAX_BYTES", "QUEUE_MAX_BYTES", "THREADS", "Sender", "SharedFile", "Upload", "Uploads"]
-
-BLOB_MAX_BYTES = 64 * 1024 * 1024 * 1024
-"""The largest blob that a client may send, so that one cannot fill a disk by itself."""
-
-QUEUE_MAX_BYTES = 4 * 1024 * 1024
-"""Bytes of one client that wait for the disk before it is not read from: some milliseconds of a disk's work."""
+__all__ = ["THREADS", "Sender", "SharedFile", "Upload", "Uploads"]
 
 THREADS = 4
 """Threads that work for the blobs of one storage; those for loads are others, so that no load waits for an upload."""
@@ -59,6 +54,10 @@ class Upload:
         self._file: int | None = None
         self._path: str | None = None
         self._discarded = False
+
+    def received_bytes(self) -> int:
+        """Return how many bytes have come so far."""
+        return self._received
 
     def queued_bytes(self) -> int:
         """Return how many bytes wait to be written."""
@@ -148,6 +147,10 @@ class SharedFile:
         self._directory = directory
         self._name = name
 
+    def received_bytes(self) -> int:
+        """Return that nothing came over the connection: the client took the disk's room by itself."""
+        return 0
+
     def complete(self) -> str:
         """Return the file's path; StorageError if there is no such file, or it is somewhere else."""
         path = os.path.join(self._directory, self._name)
@@ -182,12 +185,12 @@ class Uploads:
     """The blobs on their way to one storage. All methods are called in the server's loop."""
 
     def __init__(
-        self, storage: Loads, loop: asyncio.AbstractEventLoop, name: str, max_bytes: int = BLOB_MAX_BYTES
+        self, storage: Loads, loop: asyncio.AbstractEventLoop, name: str, limits: Limits = DEFAULT_LIMITS
     ) -> None:
+        self.limits = limits
         self._storage = storage
         self._loop = loop
         self._name = name
-        self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(THREADS, f"zeod blobs {name}")
         self._closed = False
         self._coming: dict[Hashable, Upload] = {}
@@ -209,7 +212,7 @@ class Uploads:
             raise StorageError("a blob begins before the last one has ended")
         storage = self._storage
         if isinstance(storage, HasBlobs):
-            self._coming[sender] = Upload(storage.temporaryDirectory(), self._max_bytes)
+            self._coming[sender] = Upload(storage.temporaryDirectory(), self.limits.blob_max_bytes)
         else:
             # nobody waits for a reply to this call: the vote will say it
             self._coming[sender] = Upload(None, 0, StorageError(f"storage {self._name} has no directory for blobs"))
@@ -220,7 +223,7 @@ class Uploads:
         upload.add(chunk)
         if not upload.writing:
             self._write(sender, upload)
-        elif upload.queued_bytes() > QUEUE_MAX_BYTES:
+        elif upload.queued_bytes() > self.limits.blob_queue_max_bytes:
             sender.hold()
 
     def end(self, sender: Hashable) -> Upload:
@@ -293,7 +296,7 @@ class Uploads:
 
         def written(_future: object) -> None:
             upload.writing = False
-            if upload.queued_bytes() <= QUEUE_MAX_BYTES:
+            if upload.queued_bytes() <= self.limits.blob_queue_max_bytes:
                 sender.release()
             if upload.queued_bytes():
                 self._write(sender, upload)

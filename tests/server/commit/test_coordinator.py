@@ -22,7 +22,8 @@ from zeo_core.storage import Announce, ServedStorage
 from zeo_core.transaction import PreparedTransaction
 from zeo_core.wire.codec import decode
 from zeo_core.wire.frames import HEADER_BYTES
-from zeo_server.commit.coordinator import OPEN_TRANSACTIONS_MAX, Coordinator
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.limits import Limits
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -420,10 +421,14 @@ async def test_calls_in_the_wrong_phase(coordinator: Coordinator) -> None:
 
 async def test_open_transactions_are_limited(coordinator: Coordinator) -> None:
     client = Recorder(coordinator)
-    for txn in range(OPEN_TRANSACTIONS_MAX):
+    for txn in range(100):
         client.begin(txn)
     with pytest.raises(StorageTransactionError, match="100 transactions are open"):
         client.begin(-1)
+    coordinator.change_limits(Limits(transactions_max=101))
+    client.begin(-1)
+    with pytest.raises(StorageTransactionError, match="101 transactions are open"):
+        client.begin(-2)
 
 
 async def test_what_went_wrong_while_staging_is_reported_by_the_vote(coordinator: Coordinator) -> None:

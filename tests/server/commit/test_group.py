@@ -13,11 +13,10 @@ from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
 from zeo_server.commit.group import (
     ANTICIPATED_MAX_BYTES,
-    GROUP_MAX_BYTES,
-    GROUP_MAX_TRANSACTIONS,
     GroupWriter,
     Outcome,
 )
+from zeo_server.limits import DEFAULT_LIMITS
 from zeo_server.storages.mapping import MappingStorage
 
 
@@ -94,20 +93,21 @@ def test_what_waits_is_written_together() -> None:
 
 def test_a_group_has_a_size() -> None:
     storage = GatedStorage()
+    most = DEFAULT_LIMITS.group_max_transactions
     with writer(storage) as (group_writer, outcomes):
         group_writer.submit(0, write(0), 4)
         assert storage.started.wait(10)
         for number in range(1, 4):
-            group_writer.submit(number, write(number), GROUP_MAX_BYTES // 2)
-        group_writer.submit(4, write(4), 2 * GROUP_MAX_BYTES)
-        for number in range(5, 6 + GROUP_MAX_TRANSACTIONS):
+            group_writer.submit(number, write(number), DEFAULT_LIMITS.group_max_bytes // 2)
+        group_writer.submit(4, write(4), 2 * DEFAULT_LIMITS.group_max_bytes)
+        for number in range(5, 6 + most):
             group_writer.submit(number, write(number), 1)
         storage.gate.set()
         seen: list[int] = []
-        while len(seen) < 6 + GROUP_MAX_TRANSACTIONS:
+        while len(seen) < 6 + most:
             seen += outcomes.get(timeout=10).keys
-    assert seen == list(range(6 + GROUP_MAX_TRANSACTIONS))  # and nobody is overtaken
-    assert storage.groups == [1, 2, 1, 1, GROUP_MAX_TRANSACTIONS, 1]
+    assert seen == list(range(6 + most))  # and nobody is overtaken
+    assert storage.groups == [1, 2, 1, 1, most, 1]
 
 
 def test_one_bad_transaction_does_not_spoil_the_group() -> None:

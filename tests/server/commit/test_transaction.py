@@ -12,6 +12,7 @@ from zeo_server.commit.transaction import (
     ServerTransaction,
     metadata_from_wire,
 )
+from zeo_server.limits import Limits
 
 A, B, C = pack_id(1), pack_id(2), pack_id(3)
 T1, T2 = pack_id(1001), pack_id(1002)
@@ -31,7 +32,7 @@ class Nobody:
 
 
 def begun(max_bytes: int = 10_000) -> ServerTransaction:
-    return ServerTransaction(Nobody(), 7, max_bytes)
+    return ServerTransaction(Nobody(), 7, Limits(transaction_max_bytes=max_bytes))
 
 
 def test_what_is_staged_is_what_is_prepared() -> None:
@@ -80,6 +81,24 @@ def test_a_transaction_that_grows_too_large_is_doomed() -> None:
     transaction.store(B, ZERO_TID, b"x" * 700)
     assert "larger than 1000 bytes" in str(transaction.error)
     assert transaction.size_bytes == 0
+
+
+def test_a_refused_part_is_what_the_vote_will_say() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"x")
+    transaction.refuse(StorageError("not allowed"))
+    assert str(transaction.error) == "not allowed"
+    assert not transaction.writes
+
+
+def test_a_part_cannot_be_refused_after_the_vote() -> None:
+    transaction = begun()
+    transaction.store(A, ZERO_TID, b"x")
+    transaction.move(Step.VOTE)
+    with pytest.raises(StorageTransactionError):
+        transaction.refuse(StorageError("not allowed"))
+    assert transaction.error is None
+    assert transaction.writes
 
 
 def test_an_object_without_data_dooms_the_transaction() -> None:

@@ -14,7 +14,8 @@ from tests.server.raw_client import RawClient
 from zeo_core.errors import ConflictError, StorageError
 from zeo_core.ids import ZERO_TID
 from zeo_core.wire.methods import BLOB_CHUNK_MAX_BYTES
-from zeo_server.commit.uploads import QUEUE_MAX_BYTES, THREADS, SharedFile, Upload
+from zeo_server.commit.uploads import THREADS, SharedFile, Upload
+from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.storages.blobs import BlobDirectory
 from zeo_server.storages.demo_blobs import BlobDemoStorage
 
@@ -104,7 +105,7 @@ def test_an_abort_while_the_vote_waits_for_the_disk(server: InProcess, client: R
 def test_a_client_that_is_faster_than_the_disk_is_not_read_from(server: InProcess, client: RawClient) -> None:
     free = threading.Event()
     _occupy(server, free)
-    chunks = [os.urandom(1024 * 1024)] * 4 * (QUEUE_MAX_BYTES >> 20)
+    chunks = [os.urandom(1024 * 1024)] * 4 * (DEFAULT_LIMITS.blob_queue_max_bytes >> 20)
     begin(client)
     sending = threading.Thread(target=send, args=(client, A, chunks))
     sending.start()
@@ -290,3 +291,26 @@ def test_a_file_that_is_not_there(server: InProcess, client: RawClient) -> None:
     client.one_way("storeBlobShared", A, ZERO_TID, b"a record", "x.tmp-", 1)
     with pytest.raises(StorageError, match="No such file"):
         client.call("vote", 1)
+
+
+def test_the_size_of_a_blob_is_limited(tmp_path: Path) -> None:
+    with in_process({"1": blob_storage(tmp_path)}, limits=Limits(blob_max_bytes=1000)) as server:
+        with closing(server.client()) as client:
+            begin(client)
+            send(client, A, [b"x" * 600, b"x" * 600])
+            with pytest.raises(StorageError, match="the blob is larger than 1000 bytes"):
+                client.call("vote", 1)
+            commit(client, A, [b"x" * 1000])
+        server.until(lambda: len(files(tmp_path)) == 1)
+
+
+def test_the_size_of_all_blobs_of_a_transaction_is_limited(tmp_path: Path) -> None:
+    limits = Limits(blob_max_bytes=1000, transaction_blobs_max_bytes=1500)
+    with in_process({"1": blob_storage(tmp_path)}, limits=limits) as server, closing(server.client()) as client:
+        begin(client)
+        send(client, A, [b"x" * 1000])
+        send(client, B, [b"x" * 1000])
+        with pytest.raises(StorageError, match="the blobs of the transaction are larger than 1500 bytes"):
+            client.call("vote", 1)
+        server.until(lambda: not files(tmp_path))
+        commit(client, A, [b"x" * 1000])
