@@ -111,6 +111,8 @@ class ReadAhead:
 
     def loaded(self, oid: Oid, data: bytes) -> None:
         """Take note of a record that was loaded plainly: somebody may begin to walk through it."""
+        if self._window_max_bytes < FIRST_WINDOW_BYTES:
+            return  # the cache is too small to hold what would come
         if len(data) > _RECORD_MAX_BYTES or not any(opcode in data for opcode in _OID_OPCODES):
             return
         try:

@@ -138,6 +138,13 @@ def test_servers_that_do_not_know_it_are_not_asked(peer: Peer, opened: Open) -> 
     assert len(calls(peer, "loadBefore")) == 21
 
 
+def test_a_cache_that_could_not_hold_a_window_is_not_read_ahead_for(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("bulk-loading",)
+    peer.commit({PARENT: node(*MANY), **dict.fromkeys(MANY, LEAF)})
+    load(opened(cache_size=100_000), peer, PARENT, *MANY[:20])
+    assert calls(peer) == []
+
+
 def test_records_that_cannot_be_read_are_no_reason_to_fail(peer: Peer, storage: ClientStorage) -> None:
     odd = {pack_id(9000): b"C\x08" + MANY[0] + b"{x", pack_id(9001): b"{x C\x08" + MANY[0], PARENT: node(*MANY) + b"x"}
     odd[pack_id(9002)] = node(*MANY[:3])[:-1]  # no end
