@@ -41,12 +41,12 @@ Script = Callable[["Link", Request], None]
 _T = TypeVar("_T")
 
 
-def until(what: Callable[[], _T], patience_s: float = PATIENCE_S) -> _T:
+def until(what: Callable[[], _T], patience_s: float = PATIENCE_S, pause_s: float = 0.001) -> _T:
     """Return what `what()` gives once it is true; fail when it does not become so."""
     deadline = time.monotonic() + patience_s
     while not (value := what()):
         assert time.monotonic() < deadline, f"did not happen within {patience_s:g} s"
-        time.sleep(0.001)
+        time.sleep(pause_s)
     return value
 
 

@@ -71,10 +71,10 @@ def test_nobody_waits_for_a_server_that_is_slow_to_give_oids(peer: Peer, opened:
     with lock:
         tid = peer.commit({C: b"1"})
         time.sleep(0.02)  # the reader stands before the lock now
-        Background(storage.tpc_abort, staged).result(2)
-        Background(storage.tpc_begin, Txn()).result(2)
+        Background(storage.tpc_abort, staged).result()
+        Background(storage.tpc_begin, Txn()).result()
     until(lambda: storage.last_tid() == tid)
-    Background(commit, storage, {A: b"1"}).result(5)
+    Background(commit, storage, {A: b"1"}).result()
     for number, (link, request) in enumerate(held):
         link.send(link.reply(request, [pack_id(number + 1)]))
     assert sorted(each.result() for each in taking) == [pack_id(1), pack_id(2), pack_id(3)]

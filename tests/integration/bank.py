@@ -1,4 +1,4 @@
-"""A bank: `python -m tests.integration.bank URL ROLE SECONDS SEED [ACKNOWLEDGED]` with the role "move" or "audit".
+"""A bank: `python -m tests.integration.bank SHIFT URL ROLE SEED [ACKNOWLEDGED]` with the role "move" or "audit".
 
 A customer has two accounts, either of which may be overdrawn as long as the two together are not: whoever takes money
 from one has to ask that the other is current (readCurrent), or two tellers could each do what only one of them may.
@@ -9,18 +9,19 @@ may be killed at any moment, and what it was told to be committed must be there.
 """
 
 import contextlib
-import json
 import os
 import random
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from BTrees.IOBTree import IOBTree
 from persistent import Persistent
 from transaction import TransactionManager
 
 import zeo_client
+from tests.integration.crew import Shift
 from zeo_client import ClientDisconnected, CommitInDoubtError, ConflictError, Connection
 
 __all__ = ["ACCOUNTS", "TOTAL", "Account", "Tally", "Teller", "audit", "faults", "move", "prepare", "read_count"]
@@ -94,13 +95,14 @@ def _move_once(conn: Connection, choice: random.Random, seed: int) -> int:
     return int(teller.moves)
 
 
-def move(db: zeo_client.DB, deadline: float, seed: int, tally: Tally, acknowledged: str) -> None:
-    """Be the teller number `seed`."""
+def move(db: zeo_client.DB, goes_on: Callable[[Tally], bool], seed: int, acknowledged: str) -> None:
+    """Be the teller number `seed` for as long as `goes_on`, which is told how far it is, says so."""
+    tally = Tally()
     choice = random.Random()
     manager = TransactionManager()
     conn = db.open(manager)
     with open(acknowledged, "ab") as count:
-        while time.monotonic() < deadline:
+        while goes_on(tally):
             try:
                 manager.begin()
                 number = _move_once(conn, choice, seed)
@@ -121,12 +123,13 @@ def read_count(acknowledged: str) -> int:
     return os.path.getsize(acknowledged)
 
 
-def audit(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
+def audit(db: zeo_client.DB, goes_on: Callable[[Tally], bool], seed: int) -> None:
     """Look at the accounts in two connections at once, which see different states, in any order."""
+    tally = Tally()
     choice = random.Random(seed)
     managers = [TransactionManager(), TransactionManager()]
     conns = [db.open(manager) for manager in managers]
-    while time.monotonic() < deadline:
+    while goes_on(tally):
         time.sleep(AUDIT_PAUSE_S)
         order = choice.sample(range(ACCOUNTS), ACCOUNTS)
         old, new = choice.sample([0, 1], 2)
@@ -155,16 +158,18 @@ def _look(conn: Connection, order: list[int]) -> dict[int, int]:
 
 
 def main() -> None:
-    """Be one client until the time is over."""
-    url, role, seconds, seed = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-    tally = Tally()
+    """Be one client until the shift ends."""
+    shift, url, role, seed = Shift(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+
+    def goes_on(tally: Tally) -> bool:
+        shift.tell(seed, tally)
+        return bool(shift)
+
     with contextlib.closing(zeo_client.open(url)) as db:
-        deadline = time.monotonic() + seconds
         if role == "move":
-            move(db, deadline, seed, tally, sys.argv[5])
+            move(db, goes_on, seed, sys.argv[5])
         else:
-            audit(db, deadline, seed, tally)
-    print(json.dumps(asdict(tally)))
+            audit(db, goes_on, seed)
 
 
 if __name__ == "__main__":

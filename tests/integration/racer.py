@@ -1,25 +1,25 @@
-"""A program that races others: `python -m tests.integration.racer URL ROLE SECONDS SEED`.
+"""A program that races others: `python -m tests.integration.racer SHIFT URL ROLE SEED`.
 
 The database has two counters and a phase; every transaction of a writer changes one counter and the phase, so that in
 every state that was ever committed `one - two == phase`. Two counters that always change together would not show a
 skipped invalidation: here the three objects of a snapshot come from different transactions (lesson B3).
 
-A line of JSON tells how many snapshots were checked, how many commits were acknowledged or left in doubt, and what was
+Lines of JSON tell how many snapshots were checked, how many commits were acknowledged or left in doubt, and what was
 wrong.
 """
 
 import contextlib
-import json
 import random
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from persistent import Persistent
 from transaction import TransactionManager
 
 import zeo_client
+from tests.integration.crew import Shift
 from zeo_client import ClientDisconnected, CommitInDoubtError, ConflictError, Connection
 
 __all__ = ["Number", "Tally", "open_db", "prepare", "read", "write"]
@@ -67,10 +67,11 @@ def check(conn: Connection, choice: random.Random, tally: Tally) -> None:
     tally.checked += 1
 
 
-def read(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
+def read(db: zeo_client.DB, shift: Shift, seed: int) -> None:
     """Check snapshots, over connections that are opened, used for a while and put back."""
+    tally = Tally()
     choice = random.Random(seed)
-    while time.monotonic() < deadline:
+    while shift:
         manager = TransactionManager()
         conn = db.open(manager)
         for _ in range(choice.randrange(1, 30)):
@@ -85,14 +86,16 @@ def read(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
             finally:
                 manager.abort()
         conn.close()
+        shift.tell(seed, tally)
 
 
-def write(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
+def write(db: zeo_client.DB, shift: Shift, seed: int) -> None:
     """Change one counter and the phase in each transaction, checking the state that it starts from."""
+    tally = Tally()
     choice = random.Random(seed)
     manager = TransactionManager()
     conn = db.open(manager)
-    while time.monotonic() < deadline:
+    while shift:
         try:
             manager.begin()
             check(conn, choice, tally)
@@ -113,6 +116,7 @@ def write(db: zeo_client.DB, deadline: float, seed: int, tally: Tally) -> None:
             pass
         finally:
             manager.abort()
+        shift.tell(seed, tally)
     conn.close()
 
 
@@ -124,20 +128,15 @@ def open_db(url: str) -> zeo_client.DB:
 
 
 def main() -> None:
-    """Run in two threads on one DB until the time is over."""
-    url, role, seconds, seed = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-    deadline = time.monotonic() + seconds
-    tally = Tally()
+    """Run in two threads on one DB until the shift ends."""
+    shift, url, role, seed = Shift(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     with contextlib.closing(open_db(url)) as db:
         target = {"read": read, "write": write}[role]
-        threads = [
-            threading.Thread(target=target, args=(db, deadline, seed + number, tally)) for number in range(THREADS)
-        ]
+        threads = [threading.Thread(target=target, args=(db, shift, seed + number)) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    print(json.dumps(asdict(tally)))
 
 
 if __name__ == "__main__":

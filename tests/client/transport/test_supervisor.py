@@ -15,7 +15,7 @@ from tests.client.peer import Background, Link, Peer, nothing_left_behind, until
 from zeo_client.transport import supervisor as module
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel
-from zeo_client.transport.supervisor import TRANSITIONS, LinkEvent, LinkState, Supervisor
+from zeo_client.transport.supervisor import DIAL_TIMEOUT_S, TRANSITIONS, LinkEvent, LinkState, Supervisor
 from zeo_core.errors import ClientDisconnected, ReadOnlyError, RemoteProtocolError
 from zeo_core.wire.session import Request
 
@@ -164,7 +164,7 @@ def test_a_server_that_is_away_at_the_start_is_waited_for(tmp_path: Path, start:
     began = time.monotonic()
     with pytest.raises(ClientDisconnected) as caught:
         supervisor.wait_ready(0.2)
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 10
     assert caught.value.address == str(address)
     assert "within 0.2 s" in caught.value.reason
     assert "refused" in caught.value.reason or "No such file" in caught.value.reason
@@ -315,14 +315,14 @@ def test_the_grace_is_counted_from_the_loss(peer: Peer, start: Start) -> None:
     until(lambda: supervisor.current() is None)
     with pytest.raises(ClientDisconnected) as caught:
         supervisor.channel()
-    assert 0.3 < time.monotonic() - lost < 1.5
+    assert time.monotonic() - lost > 0.3
     assert str(peer.address) in str(caught.value)
     assert "refused" in caught.value.reason or "No such file" in caught.value.reason
     began = time.monotonic()
     for _ in range(10):
         with pytest.raises(ClientDisconnected):
             supervisor.channel()
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 2  # and not ten times 0.4 s
 
 
 def test_no_grace_at_all(peer: Peer, start: Start) -> None:
@@ -403,8 +403,8 @@ def test_close_in_the_middle_of_connecting(peer: Peer, start: Start, where: str)
             time.sleep(0.2)
         began = time.monotonic()
         Background(supervisor.close).result()
-        assert time.monotonic() - began < 1
-        until(lambda: not supervisor._thread.is_alive(), 1)
+        assert time.monotonic() - began < DIAL_TIMEOUT_S / 2
+        until(lambda: not supervisor._thread.is_alive(), DIAL_TIMEOUT_S / 2)
 
 
 def test_close_from_inside_a_push(peer: Peer) -> None:
