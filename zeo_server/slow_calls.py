@@ -48,8 +48,9 @@ class SlowCalls:
 
     def _done(self, answer: Answer, future: "asyncio.Future[object]") -> None:
         self._running = False
+        outcome = future.exception() or future.result()  # asked for in any case, or asyncio logs an error as unheard
         if self._at_end is not None:
             self._at_end()
             return
         self._start()
-        answer(future.exception() or future.result())
+        answer(outcome)

@@ -1,6 +1,7 @@
 """Slow calls: one after the other, in threads, bounded."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,3 +72,24 @@ async def test_the_end_of_an_idle_line_is_at_once(threads: ThreadPoolExecutor) -
     ended: list[bool] = []
     SlowCalls(asyncio.get_running_loop(), threads).end(lambda: ended.append(True))
     assert ended == [True]
+
+
+async def test_a_call_that_fails_after_the_end_is_not_missed_by_asyncio(threads: ThreadPoolExecutor) -> None:
+    """An exception that nobody asks for is logged as an error, with a traceback, when the future goes."""
+    loop = asyncio.get_running_loop()
+    missed: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: missed.append(context))
+    calls = SlowCalls(loop, threads)
+    go_on, ended = threading.Event(), asyncio.Event()
+
+    def fail() -> None:
+        go_on.wait(LIMIT_S)
+        raise ValueError("no")
+
+    calls.add(fail, lambda _outcome: None)
+    calls.end(ended.set)
+    go_on.set()
+    await asyncio.wait_for(ended.wait(), LIMIT_S)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert missed == []

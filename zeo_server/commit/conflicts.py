@@ -52,14 +52,15 @@ class Checker:
         try:
             transaction.check_restorable(self._storage.last_tid())
             conflicts = _conflicts_of(transaction, current_tid, self._last_usable_oid())
+        except (ZeodError, OSError) as error:  # mostly a client's mistake; the session's log has it
+            return Checked(error)
+        try:
             for conflict in conflicts:
                 if not self._may_be_resolved(transaction, conflict):
                     return Checked(conflict.error())
             stale = _stale_read_of(transaction, current_tid)
             if stale is None and self._check_room is not None:
                 self._check_room(byte_count)
-        except POSKeyError as error:
-            return Checked(error)
         except (ZeodError, OSError) as error:
             _log.error("%s: a vote is refused: %s", self._name, error)
             return Checked(error)

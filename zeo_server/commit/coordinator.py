@@ -22,6 +22,7 @@ from zeo_core.errors import (
     StorageClosedError,
     StorageTransactionError,
     UndoError,
+    ZeodError,
 )
 from zeo_core.ids import Oid, Tid, successor
 from zeo_core.storage import LoadsCached, ServedStorage, Undoes, WrittenGroup
@@ -319,6 +320,9 @@ class Coordinator:
             future = self.uploads.run(lambda: [self._resolver.resolve(conflict) for conflict in here])
             future.add_done_callback(partial(self._resolved, transaction, checked.conflicts, here))
             return True
+        except (ZeodError, OSError) as error:  # the disk's troubles
+            self._refuse(transaction, error)
+            return False
         return self._take_resolved(transaction, checked.conflicts, here, resolved)
 
     def _resolved(
@@ -328,7 +332,12 @@ class Coordinator:
         here: Sequence[Conflict],
         future: "asyncio.Future[list[bytes | None]]",
     ) -> None:
-        if transaction.phase not in ENDED and not self._take_resolved(transaction, conflicts, here, future.result()):
+        error = future.exception()
+        if transaction.phase in ENDED:
+            return  # its client went away meanwhile
+        if isinstance(error, Exception):
+            self._refuse(transaction, error)
+        if error is not None or not self._take_resolved(transaction, conflicts, here, future.result()):
             self._release([transaction])
 
     def _take_resolved(

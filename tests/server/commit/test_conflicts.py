@@ -114,3 +114,12 @@ def test_what_is_restored_and_what_is_there_may_have_any_oid(storage: MappingSto
     transaction = begun()
     transaction.store(last, tid, b"changed")
     assert check(storage, transaction).fault is None
+
+
+def test_what_a_client_asks_for_in_vain_is_no_error_of_the_server(
+    storage: MappingStorage, first: Tid, caplog: pytest.LogCaptureFixture
+) -> None:
+    transaction = begun()
+    transaction.restore_as(first, " ")
+    assert "cannot restore" in str(check(storage, transaction).fault)
+    assert caplog.records == []

@@ -1,13 +1,18 @@
 """Resolving conflicts on the server."""
 
+import asyncio
+
 import pytest
 from BTrees.Length import Length
 
 from tests.contract.storages import commit
 from tests.core.test_resolve import Counter, record, state_of
+from tests.server.commit.test_coordinator import Recorder
+from zeo_core.errors import StorageError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
 from zeo_core.transaction import Revision
 from zeo_server.allow_list import AllowList
+from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
 from zeo_server.commit.transaction import Conflict
 from zeo_server.storages.mapping import MappingStorage
@@ -72,3 +77,40 @@ def test_what_could_hold_up_the_loop_is_not_done_in_it(
     large = conflict._replace(data=length(12) + b" " * AT_ONCE_MAX_BYTES)
     with pytest.raises(BlockingIOError):
         resolver.resolve_at_once(large, storage.load_before)
+
+
+class Unreadable(MappingStorage):
+    """A storage that can fail to read what is committed, in the loop or only in a thread."""
+
+    def __init__(self, *, in_thread: bool) -> None:
+        super().__init__()
+        self.broken = False
+        self._in_thread = in_thread
+
+    def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
+        if self.broken:
+            raise StorageError("the disk cannot be read")
+        return super().load_before(oid, tid)
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        if self._in_thread:
+            raise BlockingIOError
+        return self.load_before(oid, tid)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_what_cannot_be_read_refuses_the_vote_and_frees_the_locks(in_thread: bool) -> None:
+    storage = Unreadable(in_thread=in_thread)
+    coordinator = Coordinator(storage, asyncio.get_running_loop())
+    ann, bob = Recorder(coordinator), Recorder(coordinator)
+    first = await ann.commit(1, (A, ZERO_TID, length(1)))
+    second = await ann.commit(2, (A, first, length(2)))
+    storage.broken = True
+    bob.begin(1, (A, first, length(3)))
+    bob.vote(1)
+    refused = await bob.answer(1)
+    assert isinstance(refused, StorageError)
+    assert "cannot be read" in str(refused)
+    storage.broken = False
+    await ann.commit(3, (A, second, length(4)))
+    await coordinator.close()
