@@ -18,7 +18,7 @@ _CONF = """
 <zeo>
   address 127.0.0.1:{port}
   msgpack true
-</zeo>
+{options}</zeo>
 <filestorage 1>
   path {path}
 {blobs}</filestorage>
@@ -33,14 +33,15 @@ _CONF = """
 class RunZEO:
     """A running runzeo on `address`."""
 
-    def __init__(self, directory: Path, path: Path, blobs: Path | None = None) -> None:
+    def __init__(self, directory: Path, path: Path, blobs: Path | None = None, options: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address: tuple[str, int] = probe.getsockname()
         self._log = directory / "runzeo.log"
         conf = directory / "runzeo.conf"
         section = f"  blob-dir {blobs}\n" if blobs else ""
-        conf.write_text(_CONF.format(port=self.address[1], path=path, blobs=section, log=self._log))
+        text = _CONF.format(port=self.address[1], path=path, blobs=section, log=self._log, options=options)
+        conf.write_text(text)
         command = [sys.executable, "-m", "ZEO.runzeo", "-C", str(conf)]
         self._process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._await_port()
@@ -68,7 +69,7 @@ class RunZEO:
 
 
 StartRunZEO = Callable[..., RunZEO]
-"""Takes the path of the Data.fs, and of its blob directory if it is to have one."""
+"""Takes the path of the Data.fs, of its blob directory if it is to have one, and lines for <zeo>."""
 
 
 @pytest.fixture
@@ -76,8 +77,8 @@ def start_runzeo(tmp_path: Path) -> Iterator[StartRunZEO]:
     """Start runzeo on a Data.fs, with or without blobs."""
     started: list[RunZEO] = []
 
-    def start(path: Path, blobs: Path | None = None) -> RunZEO:
-        server = RunZEO(tmp_path, path, blobs)
+    def start(path: Path, blobs: Path | None = None, options: str = "") -> RunZEO:
+        server = RunZEO(tmp_path, path, blobs, options)
         started.append(server)
         return server
 

@@ -4,6 +4,8 @@
         ClientStorage(proxy.address)
         proxy.cut()                 # every connection, now
         proxy.refusing = True       # connections are made and end at once
+    proxy.lose_reply_to = b"tpc_finish"     # once: the server does it, and the connection is cut before it can say so
+    proxy.target = other.address            # for connections from now on
 
 Order within a connection is kept, as TCP keeps it. Everything random comes from `seed`.
 """
@@ -36,13 +38,15 @@ class Proxy:
     ) -> None:
         self.refusing = False
         self.connections = 0
-        self._target = target
+        self.target = target
+        self.lose_reply_to: bytes | None = None
         self._delay_s = delay_s  # each piece waits a random time up to this
         self._piece_bytes = piece_bytes  # and has a random size up to this
         self._lifetime_bytes = lifetime_bytes  # a connection is cut after a random number of bytes up to this
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._mute: set[tuple[socket.socket, socket.socket]] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -103,10 +107,10 @@ class Proxy:
             thread.start()
 
     def _connect(self) -> socket.socket:
-        if isinstance(self._target, tuple):
-            return socket.create_connection(self._target)
+        if isinstance(self.target, tuple):
+            return socket.create_connection(self.target)
         server = socket.socket(socket.AF_UNIX)
-        server.connect(self._target)
+        server.connect(self.target)
         return server
 
     def _seed(self) -> int:
@@ -126,6 +130,11 @@ class Proxy:
                     sink.sendall(data[:left])
                     break
                 left -= len(data) if left else 0
+                if pair in self._mute:
+                    break
+                if self.lose_reply_to is not None and source is pair[0] and self.lose_reply_to in data:
+                    self.lose_reply_to = None
+                    self._mute.add(pair)
                 sink.sendall(data)
         self._cut(pair)
 
