@@ -23,7 +23,7 @@ from zeo_core.wire.methods import CLIENT_CALLS
 
 ROOT = Path(__file__).parents[2]
 
-OURS = pack_id(1 << 40)
+OURS = pack_id(10_000)
 """An object of the good client's, which no hostile message names."""
 
 BROKEN = re.compile(r"Traceback|ERROR|CRITICAL")
