@@ -6,7 +6,8 @@ its account of what packs have left (packs.py), since a DemoStorage packs its ch
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,6 +187,11 @@ class StorageModel(RuleBasedStateMachine):
         """Assert that the storage has what the model has."""
         storage, history = player.storage, player.left.history(oid)
         seen = [number for number in history if player.tids[number] < before]
+        if not history and player is self.file and oid == max(player.left.oids()):
+            # A packed file remembers the highest oid ever used by a deletion of it, which may be later than `before`.
+            with suppress(POSKeyError):
+                assert storage.load_before(oid, before) is None
+            return
         if not history:
             with pytest.raises(POSKeyError):
                 storage.load_before(oid, before)
@@ -241,8 +247,14 @@ class StorageModel(RuleBasedStateMachine):
                 assert all(data.get(oid) == record or record is None for oid, record in found.items())
             assert walked == {}
 
-    def walk_side_by_side(self, walks: list[Iterator[Progress]], during: Drawn | None, at: int) -> list[bool]:
-        """Walk all packs, and commit before step `at`; return which of them came to their ends."""
+    def walk_side_by_side(
+        self, walks: list[Iterator[Progress]], during: Drawn | None, at: int, at_end: Callable[[int], None]
+    ) -> list[bool]:
+        """Walk all packs, and commit before step `at`; return which of them came to their ends.
+
+        `at_end` gets the place of each that does, there and then: some are done before others are at step `at`, and
+        what they have collected cannot be committed to any more.
+        """
         ended: dict[int, bool] = {}
         step = 0
         while len(ended) < len(walks) or (during is not None and step <= at):
@@ -255,6 +267,7 @@ class StorageModel(RuleBasedStateMachine):
                         next(walk)
                     except StopIteration:
                         ended[place] = True
+                        at_end(place)
                     except StorageError:
                         ended[place] = False
         return [ended[place] for place in range(len(walks))]
@@ -280,12 +293,15 @@ class StorageModel(RuleBasedStateMachine):
             player.storage.pack_steps(until_s, gc=collect)
             for player, until_s, collect in zip(self.players, untils, collects, strict=True)
         ]
-        ended = self.walk_side_by_side(walks, during, at)
-        for place, player in enumerate(self.players):
+
+        def at_end(place: int) -> None:
+            player = self.players[place]
+            self.dropped |= player.left.pack(lasts[place], gc=collects[place], border=player.border)
+
+        ended = self.walk_side_by_side(walks, during, at, at_end)
+        for place in range(len(self.players)):
             # what is committed meanwhile may put in order what would have been refused
             assert ended[place] is not refused[place] or (during is not None and refused[place])
-            if ended[place]:
-                self.dropped |= player.left.pack(lasts[place], gc=collects[place], border=player.border)
 
     @precondition(lambda self: self.packs < MAX_PACKS)
     @rule(steps=st.integers(1, 3))

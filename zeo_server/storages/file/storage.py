@@ -8,6 +8,7 @@ is published; the writer works behind the published end, through a descriptor of
 import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import NoReturn, Self, cast
@@ -17,11 +18,14 @@ import zc.lockfile
 from zeo_core.errors import (
     FileLockedError,
     POSKeyError,
+    RecordFormatError,
     StorageClosedError,
     StorageError,
     StorageFullError,
+    UndoError,
 )
-from zeo_core.ids import Oid, Tid
+from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr
+from zeo_core.record import references
 from zeo_core.storage import Announce, Progress, WrittenGroup
 from zeo_core.transaction import (
     HistoryEntry,
@@ -197,6 +201,7 @@ class FileStorage(LoggedStorage):
             if self._writer is None:
                 self._refuse_closed()
             check_writable(transactions)
+            self._check_undone(transactions)
             group = self._writer.write(
                 transactions, self._opened().index, self._repeated, partial(self._place_blobs, transactions)
             )
@@ -317,6 +322,26 @@ class FileStorage(LoggedStorage):
         if not position or reader.stored_data(write.oid, position) != write.data:
             return 0
         return reader.source(write.oid, position)  # no chains: a reader is sent back once
+
+    def _check_undone(self, transactions: Sequence[PreparedTransaction]) -> None:
+        """Refuse an undo, voted before a pack, of a state that refers to what that pack has collected; UndoError.
+
+        As long as the earlier revision is there, so is all that it refers to. A restored transaction is to be as it
+        was, whatever it refers to.
+        """
+        generation = self._opened()
+        if generation.moved_tid == ZERO_TID:
+            return  # not packed since it was opened
+        for transaction in transactions:
+            for write in transaction.writes if transaction.tid is None else ():
+                if write.data_tid is None or write.data is None or self._repeated(write):
+                    continue
+                written = {each.oid for each in transaction.writes}
+                with suppress(RecordFormatError):  # what no packer can read it keeps
+                    for oid in references(self._untransform(write.data)):
+                        if not generation.index.position(oid) and oid not in written:
+                            reason = f"it refers to {oid_repr(oid)}, which was packed away since the undo was voted"
+                            raise UndoError(reason, write.oid)
 
     def _before_cut(self, reader: Reader, position: int) -> None:
         """Look at the unfinished transactions at the end of the file before they are cut off."""

@@ -155,9 +155,23 @@ def test_a_vote_before_and_a_finish_after(storage: BlobFileStorage) -> None:
     tids = filled(storage)
     transaction = begun(storage)
     storage.undo(tids[2], transaction)
-    storage.undo(tids[3], transaction)
+    storage.undo(tids[4], transaction)
     storage.tpc_vote(transaction)
-    storage.pack(time_of(tids[3]))
+    storage.pack(time_of(tids[4]))
     tid = storage.tpc_finish(transaction)
     assert test_blob_storage.content(storage, tid, BLOB) == b"blob 1"
-    assert storage.load(A) == (node(3, text="a0"), tid)
+    assert storage.load(B) == (node(text="b0"), tid)
+
+
+def test_an_undo_whose_references_are_packed_away_before_its_finish_is_refused(storage: BlobFileStorage) -> None:
+    tids = filled(storage)
+    transaction = begun(storage)
+    storage.undo(tids[3], transaction)  # back to the state of A that refers to C
+    storage.tpc_vote(transaction)
+    storage.pack(time_of(tids[4]))
+    with pytest.raises(POSKeyError):
+        storage.load(C)
+    with pytest.raises(UndoError, match="0x03, which was packed away since the undo was voted"):
+        storage.tpc_finish(transaction)
+    assert storage.load(A) == (node(text="a3, c is out of use"), tids[3])
+    assert commit(storage, {1: node(text="a5")})
