@@ -110,7 +110,7 @@ class ClientStorage(ZODBLog):
         self._read_ahead = ReadAhead(self._supervisor.current, self._brought, self._is_cached, cache_size)
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
-        self._resolver = Resolver(self._name, self.load_serial)
+        self._resolver = Resolver(self._name, self._remembered)
         self._transactions = OpenTransactions(self._has, self._resolver, self)
         self._supervisor.start()
         if wait:
@@ -175,12 +175,14 @@ class ClientStorage(ZODBLog):
         return self._cache.load_before(oid, tid) is not None
 
     def load_serial(self, oid: Oid, tid: Tid) -> bytes:
-        """Return the data that transaction `tid` wrote for `oid`."""
-        revision = self._cache.load_serial(oid, tid)
-        if revision is not None:
-            return revision.data
+        """Return the data that transaction `tid` wrote for `oid`; the server knows whether they are packed away."""
         data: bytes = self._channel().call("loadSerial", (oid, tid), replies.data)
         return data
+
+    def _remembered(self, oid: Oid, tid: Tid) -> bytes:
+        """Return the same, packed or not, out of the cache if they are there."""
+        revision = self._cache.load_serial(oid, tid)
+        return self.load_serial(oid, tid) if revision is None else revision.data
 
     def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
         """Return up to `size` revisions, newest first."""
@@ -293,19 +295,18 @@ class ClientStorage(ZODBLog):
 
     def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         """Begin; transactions of several threads may be in progress at once."""
-        if self._read_only:
-            raise ReadOnlyError(f"{self._name} is read-only for this client")
+        self._check_writable()
         self._transactions.begin(transaction, self._channel(), tid, status)
 
     def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
         """Add an object; conflicts are reported by tpc_vote."""
         if version:
             raise StorageError(f"version {version!r}: versions are not supported")
-        self._transactions.staging(transaction).store(oid, serial, data)
+        self._staging(transaction).store(oid, serial, data)
 
     def deleteObject(self, oid: Oid, serial: Tid, transaction: Any) -> None:  # noqa: N802 - ZODB's name
         """Add an object's deletion; POSKeyError and conflicts are reported by tpc_vote."""
-        self._transactions.staging(transaction).delete(oid, serial)
+        self._staging(transaction).delete(oid, serial)
 
     def undo(self, transaction_id: bytes, transaction: Any) -> tuple[None, list[Oid]]:
         """Take back a transaction, named as the undo log names it; tpc_vote tells which objects that changes.
@@ -313,18 +314,18 @@ class ClientStorage(ZODBLog):
         So the pair that is returned, which ZODB's storages fill, has neither tid nor oids. It is tpc_vote that raises
         UndoError if it cannot be undone.
         """
-        self._transactions.staging(transaction).undo(transaction_id)
+        self._staging(transaction).undo(transaction_id)
         return None, []
 
     def restore(
         self, oid: Oid, serial: Tid, data: bytes | None, version: str, prev_txn: Tid | None, transaction: Any
     ) -> None:
         """Add an object of another storage's transaction; see ZODBLog."""
-        self._transactions.staging(transaction).restore(oid, serial, data, prev_txn)
+        self._staging(transaction).restore(oid, serial, data, prev_txn)
 
     def check_current(self, oid: Oid, serial: Tid, transaction: Any) -> None:
         """Ask that `serial` is still current at commit."""
-        self._transactions.staging(transaction).check(oid, serial)
+        self._staging(transaction).check(oid, serial)
 
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Send everything in one burst and wait for the server's word; ConflictError, ReadConflictError."""
@@ -348,6 +349,14 @@ class ClientStorage(ZODBLog):
     def tpc_abort(self, transaction: Any) -> None:
         """Forget the transaction, here and on the server."""
         self._transactions.abort(transaction)
+
+    def _staging(self, transaction: Any) -> Staging:
+        self._check_writable()
+        return self._transactions.staging(transaction)
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise ReadOnlyError(f"{self._name} is read-only for this client")
 
     def _has(self, extension: str) -> bool:
         """Tell whether the server announced an extension of the protocol."""

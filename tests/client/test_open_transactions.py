@@ -83,8 +83,7 @@ def test_ones_own_data_are_in_the_cache_and_no_one_is_told_twice(peer: Peer, sto
     assert storage.load_before(A, successor(second)) == (b"2", second, None)
     assert storage.load_before(A, second) == (b"1", first, second)
     assert storage.load_before(B, successor(second)) == (b"1", first, None)
-    assert storage.load_serial(A, first) == b"1"
-    assert peer.link().calls("loadBefore") == peer.link().calls("loadSerial") == []
+    assert peer.link().calls("loadBefore") == []
     assert ear.heard == []
 
 

@@ -78,8 +78,14 @@ def test_read_only_is_asked_for(peer: Peer, opened: Open) -> None:
     storage = opened(read_only=True)
     assert peer.link().calls("register")[0].args == ("1", True)
     assert storage.read_only()
-    with pytest.raises(ReadOnlyError):
-        storage.tpc_begin(object())
+    txn = object()
+    for write in (
+        lambda: storage.tpc_begin(txn),
+        lambda: storage.store(A, ZERO_TID, b"data", "", txn),
+        lambda: storage.undo(b"an id", txn),
+    ):
+        with pytest.raises(ReadOnlyError):
+            write()
 
 
 # -- loading -----------------------------------------------------------------------------------------------------------
@@ -106,6 +112,10 @@ def test_three_kinds_of_answers(peer: Peer, storage: ClientStorage) -> None:
         storage.load_before(B, MAX_TID)
     assert caught.value.oid == B
     assert storage.load_serial(A, first) == b"1"
+    peer.revisions[A] = [(second, b"2")]  # a pack
+    with pytest.raises(POSKeyError):
+        storage.load_serial(A, first)
+    peer.revisions[A] = [(first, b"1"), (second, b"2")]
     assert [entry.tid for entry in storage.revisions(A, 5)] == [second, first]
 
 
