@@ -4,21 +4,23 @@ from zeo_core.storage import HasBlobs, ServedStorage, Undoes
 
 __all__ = ["interfaces_of"]
 
-_MODULE = "ZODB.interfaces"
-_EVERY = ("IStorage", "IStorageIteration", "IStorageRestoreable", "IMultiCommitStorage", "IExternalGC")
+_ROOT = ("zope.interface", "Interface")
+"""The last of all bases, which ZEO's server tells as well."""
 
 
 def interfaces_of(storage: ServedStorage) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of module and name that get_info tells.
+    """Return the pairs of module and name that get_info tells, in the order in which ZEO's server tells them.
 
     Every served storage can be walked and written to under given tids, which is what the contract demands of it, and a
     deletion is a write like any other.
     """
-    names = [*_EVERY]
+    names = ["IStorageRestoreable", "IStorageIteration"]
     if isinstance(storage, Undoes):
         names.append("IStorageUndoable")
-    if isinstance(storage, HasBlobs):
-        names.append("IBlobStorage")
     if hasattr(storage, "record_iternext"):
         names.append("IStorageCurrentRecordIteration")
-    return tuple((_MODULE, name) for name in names)
+    names.append("IExternalGC")
+    if isinstance(storage, HasBlobs):
+        names.append("IBlobStorage")
+    names.append("IStorage")
+    return (*(("ZODB.interfaces", name) for name in names), _ROOT)
