@@ -55,7 +55,7 @@ DEFAULT_PATH = "Data.fs"
 DEFAULT_STORAGE = "1"
 """The name of a storage whose section has none."""
 
-_log = logging.getLogger("zeo_server.config")
+_log = logging.getLogger("ZEO.runzeo")
 
 _SCHEMA = os.path.join(os.path.dirname(__file__), "schema.xml")
 _REMOVED_KEYS = ("monitor_address", "authentication_protocol", "authentication_database", "authentication_realm")

@@ -43,7 +43,7 @@ _IN_THE_CLEAR = (
     "are: add an <ssl> section, or listen on 127.0.0.1 or a Unix socket, or say `private-network yes` in <zeo>"
 )
 
-_log = logging.getLogger("zeo_server.daemon")
+_log = logging.getLogger("ZEO.runzeo")
 
 
 Reload = Callable[[], Configuration]

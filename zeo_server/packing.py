@@ -11,7 +11,7 @@ from zeo_server.commit.transaction import Answer
 
 __all__ = ["Packing"]
 
-_log = logging.getLogger("zeo_server.commit")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Packing:

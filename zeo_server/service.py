@@ -26,7 +26,7 @@ CLOSE_GRACE_S = 1.0
 SLOW_CALL_THREADS = 4
 """Threads for iteration, undo logs and the like, apart from those for loads, which must not wait for these."""
 
-_log = logging.getLogger("zeo_server")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Connection(Member, Quiet, Protocol):

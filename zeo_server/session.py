@@ -41,7 +41,7 @@ PATIENCE_S = 0.005
 _EVERYDAY = (ConflictError, POSKeyError, ReadOnlyError)  # everyday errors of a client; no line in the server's log
 _ADMIN = ClientRole.ADMIN
 
-_log = logging.getLogger("zeo_server.session")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class ServerSession(asyncio.Protocol):

@@ -23,7 +23,7 @@ that choose their own, and so many commits use up nothing to speak of."""
 
 _LAST_OID: Oid = b"\xff" * 8
 
-_log = logging.getLogger("zeo_server.commit")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Checked(NamedTuple):

@@ -47,7 +47,7 @@ from zeo_server.undo_lines import UndoLines
 
 __all__ = ["Coordinator"]
 
-_log = logging.getLogger("zeo_server.commit")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Coordinator:

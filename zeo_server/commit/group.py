@@ -27,7 +27,7 @@ Key = TypeVar("Key")
 
 _EXPECTED = (StorageError, OSError)  # the disk's and the file's troubles; anything else is a bug and gets a traceback
 
-_log = logging.getLogger("zeo_server.commit")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Outcome(NamedTuple, Generic[Key]):

@@ -18,7 +18,7 @@ AT_ONCE_MAX_BYTES = 16 * 1024
 
 Load = Callable[[Oid, Tid], Revision | None]
 
-_log = logging.getLogger("zeo_server.commit")
+_log = logging.getLogger("ZEO.StorageServer")
 
 
 class Resolver:

@@ -294,6 +294,25 @@ def test_sigusr2_opens_the_log_anew(start_zeod: StartZeod, tmp_path: Path) -> No
     assert "listening on" in (tmp_path / "zeo.log.1").read_text()
 
 
+def test_log_lines_have_runzeos_names_and_words(start_zeod: StartZeod, tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text(
+        "<zeo>\naddress 127.0.0.1:0\ntransaction-timeout 1\n</zeo>\n<mappingstorage>\n</mappingstorage>\n"
+    )
+    server = start_zeod("-C", "zeo.conf")
+    with RawClient(server.address) as client:
+        client.one_way("tpc_begin", 1, "", "", {}, None, " ")
+        client.call("vote", 1)
+        client.wait_closed()
+    assert server.stop() == 0
+    for words in (
+        "INFO ZEO.runzeo listening on",
+        "INFO ZEO.runzeo terminated by SIGTERM",
+        "INFO ZEO.StorageServer 127.0.0.1",
+        "CRITICAL ZEO.StorageServer 1: Transaction timeout after 1 seconds",
+    ):
+        assert words in server.log_text()
+
+
 def test_a_service_manager_hands_over_a_socket_and_is_told(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
