@@ -10,6 +10,8 @@ else wants it waiting for a lock (`zeo_client.blob_cache`).
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from typing import IO, Any, cast
@@ -24,7 +26,10 @@ from zeo_client.transport.address import AddressLike
 from zeo_client.transport.channel import Channel
 from zeo_core.errors import RemoteProtocolError, StorageError, Unsupported
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, tid_repr
+from zeo_core.record import is_blob_record
 from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.methods import RESTORES_BLOBS
+from zeo_core.zodb_records import open_blob_of
 
 __all__ = ["BlobClientStorage"]
 
@@ -138,10 +143,42 @@ class BlobClientStorage(ClientStorage):
         self, oid: Oid, oldserial: Tid | None, data: bytes, blobfilename: str, version: str, transaction: Any
     ) -> None:
         """Add an object and its blob, the file `blobfilename`, which is taken over; conflicts are told by tpc_vote."""
+        self._check_has_blobs()
+        self.store(oid, oldserial or ZERO_TID, data, version, transaction)
+        self._take(oid, blobfilename, transaction)
+
+    def restoreBlob(  # noqa: N802
+        self, oid: Oid, serial: Tid, data: bytes, blobfilename: str, prev_txn: Tid | None, transaction: Any
+    ) -> None:
+        """Add an object of another storage's transaction, as `restore` does, and its blob, as `storeBlob` does."""
+        self._check_restores_blobs()
+        self.restore(oid, serial, data, "", prev_txn, transaction)
+        self._take(oid, blobfilename, transaction)
+
+    def restore_record(self, record: Any, source: Any, transaction: Any) -> None:
+        """Restore a record of another storage with a copy of its blob, if that one has blobs and it is one."""
+        blob = open_blob_of(source, record.oid, record.tid) if is_blob_record(record.data) else None
+        if blob is None:
+            super().restore_record(record, source, transaction)
+            return
+        with blob:
+            self._check_restores_blobs()
+            with tempfile.NamedTemporaryFile(dir=self.temporaryDirectory(), delete=False) as file:
+                shutil.copyfileobj(blob, file)
+        self.restoreBlob(record.oid, record.tid, record.data, file.name, record.data_txn, transaction)
+
+    def _check_has_blobs(self) -> None:
         if ("ZODB.interfaces", "IBlobStorage") not in self._info.get("interfaces", ()):
             raise Unsupported(f"{self.name()} keeps no blobs: its server has no directory for them")
-        staging = self._transactions.staging(transaction)
-        self.store(oid, oldserial or ZERO_TID, data, version, transaction)
+
+    def _check_restores_blobs(self) -> None:
+        self._check_has_blobs()
+        if not self._has(RESTORES_BLOBS):
+            raise Unsupported(f"{self.name()}: blobs cannot be restored on this server")
+
+    def _take(self, oid: Oid, blobfilename: str, transaction: Any) -> None:
+        """Take over the file of an object that has been staged."""
+        staging = self._staging(transaction)
         try:
             path = self._files.take(oid, blobfilename)
         except OSError as error:
@@ -162,6 +199,8 @@ class BlobClientStorage(ClientStorage):
             raise
         if isinstance(self._files, BlobCache):
             self._keep(self._files, staging, tid)
+        else:
+            self._discard(staging)  # what was sent, although the directory is shared
         return tid
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -178,13 +217,13 @@ class BlobClientStorage(ClientStorage):
             return burst
         channel.send(burst)
         for oid, path in staging.blobs.items():
-            _, serial, data = staging.writes[oid].args
-            if isinstance(self._files, SharedBlobs):
-                arguments = (oid, serial, data, os.path.basename(path), staging.txn_id)
+            write = staging.writes[oid]
+            if isinstance(self._files, SharedBlobs) and write.method == "storea":
+                arguments = (*write.args, os.path.basename(path), staging.txn_id)
                 channel.send(encode_one_way("storeBlobShared", arguments))
             else:
                 with self._uploading:
-                    upload(channel, path, encode_one_way("storeBlobEnd", (oid, serial, data, staging.txn_id)))
+                    upload(channel, path, staging.blob_end(oid))
         return b""
 
     def while_voting(self, staging: Staging) -> None:

@@ -141,6 +141,14 @@ class Staging:
         parts += [encode_one_way("undoa", (transaction_id, self.txn_id)) for transaction_id in self.undos]
         return b"".join(parts)
 
+    def blob_end(self, oid: Oid) -> bytes:
+        """Return the call that follows an object's blob on the wire, in the place of the one without a blob."""
+        method, args, _ = self.writes[oid]
+        if method != "restorea":
+            return encode_one_way("storeBlobEnd", (*args, self.txn_id))
+        _, _, data, data_tid = args
+        return encode_one_way("restoreBlobEnd", (oid, data, data_tid, self.txn_id))
+
     def _check_not_sent(self) -> None:
         # What comes later would never reach the server, but the cache when the transaction is finished (B14).
         if self.sent:

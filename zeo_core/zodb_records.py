@@ -3,8 +3,9 @@
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from zeo_core.errors import UndoError
 from zeo_core.ids import Oid, Tid, tid_to_time
@@ -16,6 +17,7 @@ __all__ = [
     "TransactionRecord",
     "history_line",
     "history_lines",
+    "open_blob_of",
     "specified",
     "tid_from_undo_id",
     "undo_lines",
@@ -136,3 +138,16 @@ def tid_from_undo_id(transaction_id: bytes) -> Tid:
     if len(tid) != 8:
         raise UndoError(f"{transaction_id!r} is no id of an undo log")
     return tid
+
+
+def open_blob_of(source: Any, oid: Oid, tid: Tid) -> IO[bytes] | None:
+    """Open the blob of a record of another storage, under ZODB's names; None if that has no blobs or has lost it.
+
+    A copy of a database need not wait for a blob that is lost there.
+    """
+    if not hasattr(source, "openCommittedBlobFile"):
+        return None
+    with suppress(KeyError):
+        blob: IO[bytes] = source.openCommittedBlobFile(oid, tid)
+        return blob
+    return None

@@ -12,10 +12,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from zeo_core.errors import POSKeyError, StorageError
-from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, successor
 from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
-from zeo_core.wire.methods import BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.wire.methods import (
+    BULK_LOADING,
+    CLIENT_RESOLUTION,
+    CONCURRENT_TRANSACTIONS,
+    EXTENSION_BYTES,
+    RESTORES_BLOBS,
+)
 from zeo_core.zodb_records import history_line
 from zeo_server.bulk import ANSWER_MAX_BYTES, Wanted
 from zeo_server.commit.coordinator import Coordinator
@@ -78,7 +84,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "supportsUndo": isinstance(caller.storage, Undoes),
         "supports_record_iternext": hasattr(caller.storage, "record_iternext"),
         "interfaces": interfaces_of(caller.storage),
-        "extensions": (BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
+        "extensions": (BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES, RESTORES_BLOBS),
     }
 
 
@@ -129,9 +135,17 @@ def _load_many(
     caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through)), answer)
 
 
-def _load_serial(caller: Caller, oid: Oid, tid: Tid) -> bytes:
+def _load_serial(caller: Caller, answer: Answer, oid: Oid, tid: Tid) -> None:
     caller.coordinator.counters.loads += 1
-    return caller.storage.load_serial(oid, tid)
+    try:
+        # What `tid` wrote is the newest revision right after it, and that can be had without waiting for the disk.
+        revision = caller.coordinator.load(oid, successor(tid)) if tid < MAX_TID else None
+    except BlockingIOError:
+        caller.in_thread(partial(caller.storage.load_serial, oid, tid), answer)
+        return
+    if revision is None or revision.tid != tid:
+        raise POSKeyError(oid)
+    answer(revision.data)
 
 
 def _new_oids(caller: Caller, count: int = NEW_OIDS_MAX) -> list[Oid]:
@@ -156,8 +170,8 @@ def _tpc_begin(
         transaction.doom(error)
 
 
-def _storea(caller: Caller, oid: Oid, serial: Tid | None, data: bytes, txn_id: Hashable) -> None:
-    caller.coordinator.store(caller, txn_id, oid, serial or ZERO_TID, data)
+def _storea(caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, txn_id: Hashable) -> None:
+    caller.coordinator.store(caller, txn_id, oid, _base_of(serial), data)
 
 
 def _store_blob_start(caller: Caller) -> None:
@@ -168,16 +182,21 @@ def _store_blob_chunk(caller: Caller, chunk: bytes) -> None:
     caller.coordinator.uploads.add(caller, chunk)
 
 
-def _store_blob_end(caller: Caller, oid: Oid, serial: Tid | None, data: bytes, txn_id: Hashable) -> None:
+def _store_blob_end(caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, txn_id: Hashable) -> None:
     upload = caller.coordinator.uploads.end(caller)
-    caller.coordinator.store_blob(caller, txn_id, oid, serial or ZERO_TID, data, upload)
+    caller.coordinator.stage_blob(caller, txn_id, oid, upload, lambda txn: txn.store(oid, _base_of(serial), data))
+
+
+def _restore_blob_end(caller: Caller, oid: Oid, data: bytes, prev_txn: Tid | None, txn_id: Hashable) -> None:
+    upload = caller.coordinator.uploads.end(caller)
+    caller.coordinator.stage_blob(caller, txn_id, oid, upload, lambda txn: txn.restore(oid, data, prev_txn))
 
 
 def _store_blob_shared(
-    caller: Caller, oid: Oid, serial: Tid | None, data: bytes, filename: str | bytes, txn_id: Hashable
+    caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, filename: str | bytes, txn_id: Hashable
 ) -> None:
     source = caller.coordinator.uploads.shared(oid, _text(filename))
-    caller.coordinator.store_blob(caller, txn_id, oid, serial or ZERO_TID, data, source)
+    caller.coordinator.stage_blob(caller, txn_id, oid, source, lambda txn: txn.store(oid, _base_of(serial), data))
 
 
 def _send_blob(caller: Caller, answer: Answer, oid: Oid, serial: Tid) -> None:
@@ -223,8 +242,9 @@ def _pack(caller: Caller, answer: Answer, time_s: float, wait: int | None = True
         answer(None)
 
 
-def _history(caller: Caller, oid: Oid, size: int = 1) -> list[dict[str, object]]:
-    return [history_line(entry) for entry in caller.storage.revisions(oid, min(size, caller.limits.history_max))]
+def _history(caller: Caller, answer: Answer, oid: Oid, size: int = 1) -> None:
+    storage, most = caller.storage, caller.limits.history_max
+    caller.in_thread(lambda: [history_line(entry) for entry in storage.revisions(oid, min(size, most))], answer)
 
 
 def _undo_log(caller: Caller, answer: Answer, first: int = 0, last: int = -20) -> None:
@@ -280,6 +300,10 @@ def _ping(_caller: Caller) -> None:
     return
 
 
+def _base_of(serial: Tid | str | None) -> Tid:
+    return serial if isinstance(serial, bytes) else ZERO_TID
+
+
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
@@ -300,6 +324,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "storeBlobStart": _store_blob_start,
     "storeBlobChunk": _store_blob_chunk,
     "storeBlobEnd": _store_blob_end,
+    "restoreBlobEnd": _restore_blob_end,
     "storeBlobShared": _store_blob_shared,
     "deleteObject": _delete_object,
     "restorea": _restorea,
@@ -330,9 +355,11 @@ _LATER = frozenset(
             "getTid",
             "getInvalidations",
             "load_many",
+            "loadSerial",
             "vote",
             "tpc_finish",
             "pack",
+            "history",
             "sendBlob",
             "undoLog",
             "undoInfo",

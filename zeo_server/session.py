@@ -299,6 +299,8 @@ class ServerSession(asyncio.Protocol):
 
     def _refuse_part(self, request: Request, error: AccessDeniedError) -> None:
         """Let the vote say that a call before it was refused: the rest of the transaction must not go without it."""
+        if request.method == "restoreBlobEnd":
+            self.coordinator.uploads.leave(self)  # the blob has come, and is of no use
         try:
             self.coordinator.refuse(self, CLIENT_CALLS[request.method].transaction(request.args), error)
         except ZeodError as fault:

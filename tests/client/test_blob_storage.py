@@ -344,3 +344,12 @@ def test_a_shared_file_of_an_aborted_transaction_goes(open_blobs: OpenBlobs) -> 
     assert not list(Path(storage.blob_dir).rglob("*.tmp"))
     with pytest.raises(POSKeyError):
         storage.loadBlob(A, pack_id(7))
+
+
+def test_a_server_that_cannot_restore_blobs_is_not_asked_to(storage: BlobClientStorage, peer: Peer) -> None:
+    txn, path = Txn(), Path(storage.temporaryDirectory(), "new")
+    path.write_bytes(b"data")
+    storage.tpc_begin(txn)
+    with pytest.raises(Unsupported, match="cannot be restored"):
+        storage.restoreBlob(A, pack_id(5), b"a record", str(path), None, txn)
+    assert path.exists()

@@ -156,3 +156,14 @@ def test_the_largest_record_fits_a_message(channel: Channel) -> None:
     staging.store(A, T1, b"x" * 1000)
     overhead = len(staging.burst()) - len(staging.begin_call) - 1000
     assert RECORD_MAX_BYTES + overhead + 100 < MESSAGE_MAX_BYTES
+
+
+def test_the_call_after_a_blob_says_what_became_of_the_object(channel: Channel) -> None:
+    staging = begin(channel)
+    staging.store(A, T1, b"a")
+    staging.restore(B, T2, b"b", T1)
+    staging.blobs = {A: "file", B: "file"}
+    assert heard(staging.burst() + staging.blob_end(A) + staging.blob_end(B))[1:] == [
+        ("storeBlobEnd", A, T1, b"a", 7),
+        ("restoreBlobEnd", B, b"b", T1, 7),
+    ]

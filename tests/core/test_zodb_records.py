@@ -1,10 +1,12 @@
 """The shapes of ZODB's API over the contract's values, with ZODB's interfaces as the oracle."""
 
+from io import BytesIO
+
 import pytest
 import zope.interface.verify
 from ZODB.interfaces import IStorageRecordInformation, IStorageTransactionInformation
 
-from zeo_core.errors import UndoError
+from zeo_core.errors import POSKeyError, UndoError
 from zeo_core.ids import pack_id, tid_from_time
 from zeo_core.transaction import (
     HistoryEntry,
@@ -18,6 +20,7 @@ from zeo_core.zodb_records import (
     TransactionIterator,
     TransactionRecord,
     history_lines,
+    open_blob_of,
     specified,
     tid_from_undo_id,
     undo_lines,
@@ -88,3 +91,17 @@ def test_ids_of_the_undo_log_are_read_back() -> None:
     for wrong in (b"", b"*", b"c2hvcnRlcg=="):
         with pytest.raises(UndoError):
             tid_from_undo_id(wrong)
+
+
+def test_a_blob_that_is_not_there_is_none() -> None:
+    class Lost:
+        def openCommittedBlobFile(self, oid: bytes, tid: bytes) -> BytesIO:  # noqa: N802
+            if oid != A:
+                raise POSKeyError(oid)
+            return BytesIO(b"data")
+
+    assert open_blob_of(object(), A, TID) is None
+    assert open_blob_of(Lost(), pack_id(2), TID) is None
+    blob = open_blob_of(Lost(), A, TID)
+    assert blob is not None
+    assert blob.read() == b"data"

@@ -11,6 +11,7 @@ import pytest
 import transaction
 import ZEO.ClientStorage
 import ZODB
+import ZODB.FileStorage
 import ZODB.POSException
 from ZODB.blob import Blob
 
@@ -167,3 +168,47 @@ def test_blobs_of_our_own_object_layer(open_storage: OpenStorage) -> None:
     db.close()
     with closing(zeo_client.DB(open_storage("two"))) as other, other.transaction() as connection:
         assert read(connection.root()["blob"]) == LARGE
+
+
+def test_an_undo_brings_a_blob_back(open_db: Callable[[str], Any]) -> None:
+    first, second = open_db("first"), open_db("second")
+    for text in (b"one", LARGE, b"three"):
+        with first.transaction() as connection:
+            root = connection.root()
+            if "blob" in root:
+                with root["blob"].open("w") as file:
+                    file.write(text)
+            else:
+                root["blob"] = Blob(text)
+    for number, expected in enumerate((LARGE, b"one")):
+        manager = transaction.TransactionManager()
+        lines = [line for line in first.undoLog(0, 9) if not line["description"]]
+        first.undo(lines[number]["id"], manager.get())
+        manager.get().note("undo")
+        manager.commit()
+        second.storage.ping()
+        for db in (first, second):
+            with db.transaction() as connection:
+                assert read(connection.root()["blob"]) == expected
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_blobs_are_restored(start_zeod: StartZeod, tmp_path: Path, shared: bool) -> None:
+    (tmp_path / "zeo.conf").write_text(_CONF)
+    directory = str(tmp_path / ("blobs" if shared else "cache"))
+    target = zeo_client.ClientStorage(start_zeod("-C", "zeo.conf").address, blob_dir=directory, shared_blob_dir=shared)
+    source = ZODB.FileStorage.FileStorage(str(tmp_path / "Source.fs"), blob_dir=str(tmp_path / "source"))
+    with closing(ZODB.DB(source)) as db, closing(target):
+        for text in (b"one", LARGE):
+            with db.transaction() as connection:
+                connection.root()["blob"] = Blob(text)
+        db.undo(db.undoLog(0, 1)[0]["id"])
+        transaction.commit()
+        target.copyTransactionsFrom(source)
+        assert target.lastTransaction() == source.lastTransaction()
+        copied = [path.read_bytes() for path in sorted((tmp_path / "blobs").rglob("*.blob"))]
+        assert sorted(copied) == sorted([b"one", LARGE])
+        assert not list((tmp_path / "blobs").rglob("*.tmp*"))
+        for held in (record for each in source.iterator() for record in each):
+            if held.data is not None:  # else the undo has taken its creation back
+                assert target.loadSerial(held.oid, held.tid) == held.data

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.blob_server import blob_storage
 from tests.server.in_process import InProcess, in_process
 from tests.server.raw_client import RawClient
 from zeo_core.errors import AccessDeniedError, ReadOnlyError, ZeodError
@@ -192,6 +193,22 @@ def test_a_transaction_does_not_commit_without_its_refused_part(writers: InProce
             client.call("vote", 1)
         assert client.call("lastTransaction") == ZERO_TID
         client.commit({B: (ZERO_TID, b"by itself")}, txn=2)
+
+
+def test_a_refused_blob_is_followed_by_others(tmp_path: Path) -> None:
+    rules = AccessRules((AnybodyRule(WRITER),))
+    with in_process({"1": blob_storage(tmp_path)}, access=rules) as server, server.client() as client:
+        client.begin(1, {})
+        client.one_way("storeBlobStart")
+        client.one_way("restoreBlobEnd", A, b"a record", None, 1)
+        with pytest.raises(AccessDeniedError, match="restoreBlobEnd needs the role admin"):
+            client.call("vote", 1)
+        client.begin(2, {})
+        client.one_way("storeBlobStart")
+        client.one_way("storeBlobEnd", A, ZERO_TID, b"a record", 2)
+        client.call("vote", 2)
+        tid = client.call("tpc_finish", 2)
+        assert client.load(A) == (b"a record", tid, None)
 
 
 def test_a_transaction_under_a_tid_of_its_own_is_refused(writers: InProcess) -> None:

@@ -1,14 +1,17 @@
 """Loads of what is not in memory: answered by a thread, while the loop goes on, and true when they are answered."""
 
 import os
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import zeo_client
 from tests.fixtures_zeod import StartZeod
-from zeo_core.ids import MAX_TID, pack_id
-from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata
+from tests.server.in_process import in_process
+from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, Oid, Tid, pack_id
+from zeo_core.transaction import HistoryEntry, ObjectWrite, PreparedTransaction, Revision, TransactionMetadata
 from zeo_server.storages.file import FileStorage
+from zeo_server.storages.mapping import MappingStorage
 
 OBJECTS = 2000
 
@@ -40,3 +43,31 @@ def test_loads_from_the_disk_are_right(start_zeod: StartZeod, tmp_path: Path) ->
             assert revision is not None
             assert revision.data == b"%d" % number * 3000
             assert revision.end_tid is None
+
+
+class Slow(MappingStorage):
+    """Reads the past only when it is let."""
+
+    let = threading.Event()
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        raise BlockingIOError
+
+    def load_serial(self, oid: Oid, tid: Tid) -> bytes:
+        assert self.let.wait(20)
+        return super().load_serial(oid, tid)
+
+    def revisions(self, oid: Oid, size: int) -> list[HistoryEntry]:
+        assert self.let.wait(20)
+        return super().revisions(oid, size)
+
+
+def test_whoever_reads_the_past_holds_up_nobody() -> None:
+    with in_process({"1": Slow()}) as server, server.client() as reader, server.client() as other:
+        tid = other.commit({ROOT_OID: (ZERO_TID, b"data")})
+        calls = [reader.send("loadSerial", ROOT_OID, tid), reader.send("history", ROOT_OID, 5)]
+        assert other.call("ping") is None
+        assert not any(reader.answered(call) for call in calls)
+        Slow.let.set()
+        assert reader.wait(calls[0]) == b"data"
+        assert [line["tid"] for line in reader.wait(calls[1])] == [tid]

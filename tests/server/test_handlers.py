@@ -81,8 +81,11 @@ def test_load_before(client: RawClient) -> None:
     assert client.call("getTid", A) == second
     with pytest.raises(POSKeyError):
         client.call("getTid", pack_id(99))
+    for wrong in (pack_id(1), successor(first), MAX_TID):
+        with pytest.raises(POSKeyError):
+            client.call("loadSerial", A, wrong)
     with pytest.raises(POSKeyError):
-        client.call("loadSerial", A, pack_id(1))
+        client.call("loadSerial", pack_id(99), first)
 
 
 def test_message_ids_come_back_as_they_are(client: RawClient) -> None:
@@ -138,6 +141,14 @@ def test_a_conflict_names_the_object_and_the_serials(fresh: InProcess) -> None:
         with pytest.raises(ReadConflictError):
             client.call("vote", 2)
         assert client.call("tpc_abort", 2) is None
+
+
+def test_a_serial_of_a_time_before_bytes_is_that_of_a_new_object(client: RawClient) -> None:
+    client.one_way("tpc_begin", 1, "", "", {}, None, " ")
+    client.one_way("storea", pack_id(60), "\0" * 8, b"data", 1)
+    client.call("vote", 1)
+    tid = client.call("tpc_finish", 1)
+    assert client.load(pack_id(60)) == (b"data", tid, None)
 
 
 def test_abort_forgets(fresh: InProcess) -> None:

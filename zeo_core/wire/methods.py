@@ -20,11 +20,14 @@ __all__ = [
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
     "LOAD_MANY_MAX_OIDS",
+    "RESTORES_BLOBS",
     "SERVER_PUSHES",
     "Argument",
     "Check",
     "Method",
 ]
+
+_NO_SERIAL = "\0" * 8  # how programs that are older than bytes name the serial of a new object; ZEO takes it
 
 BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
 """The most of a blob that one message may bring, so that no peer makes the other hold a whole one. ZEO sends 59,000."""
@@ -47,6 +50,9 @@ gives them so where iterator_start was asked for `exact`."""
 
 LOAD_MANY_MAX_OIDS = 1000
 """Objects that one load_many may name."""
+
+RESTORES_BLOBS = "restores-blobs"
+"""An extension of zeod: an object that is restored may bring a blob, by restoreBlobEnd. ZEO has no call for that."""
 
 Check = Callable[[object], bool]
 """Tells whether a value fits an argument."""
@@ -119,6 +125,10 @@ def _optional_id(value: object) -> bool:
     return value is None or is_id(value)
 
 
+def _base(value: object) -> bool:
+    return value is None or is_id(value) or value == _NO_SERIAL
+
+
 def _count(value: object) -> bool:
     return type(value) is int and value >= 0
 
@@ -179,7 +189,7 @@ _READER, _WRITER, _ADMIN = ClientRole
 _OID = Argument("oid", "an oid of 8 bytes", is_id)
 _TID = Argument("tid", "a tid of 8 bytes", is_id)
 _SERIAL = Argument("serial", "a tid of 8 bytes", is_id)
-_BASE = Argument("serial", "a tid of 8 bytes or None", _optional_id)  # None stands for a new object, as in ZODB
+_BASE = Argument("serial", "a tid of 8 bytes or None", _base)  # None stands for a new object, as in ZODB
 _DATA = Argument("data", "bytes", _bytes)
 _CHUNK = Argument("chunk", f"up to {BLOB_CHUNK_MAX_BYTES} bytes", _chunk)
 _TXN = Argument("txn", "an integer or text, unique on the connection", _key)
@@ -279,6 +289,18 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         None,
         _WRITER,
         "End the blob, and add the object to which it belongs as `storea` does.",
+    ),
+    Method(
+        "restoreBlobEnd",
+        (
+            _OID,
+            _DATA,
+            Argument("prev_txn", "a tid of 8 bytes or None", _optional_id),
+            _TXN,
+        ),
+        None,
+        _ADMIN,
+        "End the blob, and add the object to which it belongs as `restorea` does; for administrators.",
     ),
     Method(
         "storeBlobShared",

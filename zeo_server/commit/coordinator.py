@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from zeo_core.errors import (
@@ -133,18 +133,12 @@ class Coordinator:
         self.counters.stores += 1
         transaction.store(oid, serial, data)
 
-    def store_blob(
-        self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid, data: bytes, source: BlobSource
+    def stage_blob(
+        self, member: Member, txn_id: Hashable, oid: Oid, source: BlobSource, stage: Callable[[ServerTransaction], None]
     ) -> None:
-        """Stage an object with its blob; StorageTransactionError if there is no such transaction."""
-        try:
-            self.counters.stores += 1
-            needless = self._find(member, txn_id).store_blob(oid, serial, data, source)
-        except StorageTransactionError:
-            self.uploads.discard(source)
-            raise
-        if needless is not None:
-            self.uploads.discard(needless)
+        """Stage an object, which `stage` does, with its blob; StorageTransactionError if there is no transaction."""
+        self.counters.stores += 1
+        self.uploads.give(source, oid, partial(self._find, member, txn_id), stage)
 
     def delete(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid) -> None:
         """Stage an object's deletion; StorageTransactionError if there is no such transaction."""

@@ -190,9 +190,8 @@ class ServerTransaction:
         self.writes[write.oid] = write
         self._grow(len(write.data or b"") + OBJECT_OVERHEAD_BYTES)
 
-    def store_blob(self, oid: Oid, serial: Tid, data: bytes, source: BlobSource) -> BlobSource | None:
-        """Stage an object with a blob; return a source that is of no use, to be discarded: this or an earlier one."""
-        self.store(oid, serial, data)
+    def add_blob(self, oid: Oid, source: BlobSource) -> BlobSource | None:
+        """Give a staged object its blob; return a source that is of no use, to be discarded: this or an earlier one."""
         self.blob_bytes += source.received_bytes()
         if self.blob_bytes > self.limits.transaction_blobs_max_bytes:
             most = self.limits.transaction_blobs_max_bytes

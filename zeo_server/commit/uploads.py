@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from zeo_core.errors import StorageError, StorageFullError
+from zeo_core.errors import StorageError, StorageFullError, StorageTransactionError
 from zeo_core.ids import Oid
 from zeo_core.storage import BlobStage, HasBlobs, Loads
 from zeo_core.transaction import ObjectWrite
@@ -238,6 +238,27 @@ class Uploads:
         if directory is None:
             return Upload(None, 0, StorageError(f"storage {self._name} shares no directory for blobs"))
         return SharedFile(directory.base_dir, directory.getPathForOID(oid), name)
+
+    def give(
+        self,
+        source: BlobSource,
+        oid: Oid,
+        find: Callable[[], ServerTransaction],
+        stage: Callable[[ServerTransaction], None],
+    ) -> None:
+        """Give a blob to the object that `stage` stages in the transaction that `find` finds; what is of no use goes.
+
+        StorageTransactionError if there is none, or it takes no more.
+        """
+        try:
+            transaction = find()
+            stage(transaction)
+        except StorageTransactionError:
+            self.discard(source)
+            raise
+        needless = transaction.add_blob(oid, source)
+        if needless is not None:
+            self.discard(needless)
 
     def leave(self, sender: Hashable) -> None:
         """Forget the blob that a lost connection had begun."""

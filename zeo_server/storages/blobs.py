@@ -43,7 +43,7 @@ from zeo_core.ids import Oid, Tid
 from zeo_server.storages import durable
 from zeo_server.storages.blob_layout import choose
 
-__all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob", "open_blob_of"]
+__all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob"]
 
 logger = logging.getLogger(__name__)
 
@@ -409,19 +409,6 @@ def _make_directories(path: str) -> Iterator[str]:
     except FileExistsError:
         return
     yield path
-
-
-def open_blob_of(source: Any, oid: Oid, tid: Tid) -> IO[bytes] | None:
-    """Open the blob of a record of another storage, under ZODB's names; None if that has no blobs or has lost it.
-
-    A copy of a database need not wait for a blob that is lost there.
-    """
-    if not hasattr(source, "openCommittedBlobFile"):
-        return None
-    with suppress(KeyError):
-        blob: IO[bytes] = source.openCommittedBlobFile(oid, tid)
-        return blob
-    return None
 
 
 def _sync_names(paths: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from zeo_core.errors import StorageError
 from zeo_core.ids import ZERO_TID, Tid, tid_repr
 from zeo_core.record import is_blob_record
 from zeo_core.storage import Progress
-from zeo_server.storages.blobs import open_blob_of
+from zeo_core.zodb_records import open_blob_of
 from zeo_server.storages.local import restored_metadata_of
 
 __all__ = ["Copy", "OpenBlob", "StorageTarget", "Target"]

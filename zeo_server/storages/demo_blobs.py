@@ -15,7 +15,8 @@ from zeo_core.ids import Oid, Tid
 from zeo_core.record import is_blob_record
 from zeo_core.storage import HasBlobs, Loads, ServedStorage
 from zeo_core.transaction import ObjectWrite
-from zeo_server.storages.blobs import BlobFile, BlobStaging, open_blob_of
+from zeo_core.zodb_records import open_blob_of
+from zeo_server.storages.blobs import BlobFile, BlobStaging
 from zeo_server.storages.demo import DemoStorage
 from zeo_server.storages.file import FileStorage
 

@@ -80,7 +80,7 @@ def values_of(method: Method, argument: Argument) -> tuple[list[Any], list[Any]]
     if (method.name, argument.name) == ("tpc_begin", "tid"):
         return OPTIONAL_TID
     if argument.name == "serial" and method.name in ("storea", "storeBlobEnd", "storeBlobShared"):
-        return OPTIONAL_TID
+        return [TID, None, "\0" * 8], [value for value in NOT_IDS if value not in (None, "\0" * 8)]
     if (method.name, argument.name) == ("load_many", "oids"):
         fitting, misfitting = ARGUMENTS["oids"]
         return [*fitting, (OID,) * LOAD_MANY_MAX_OIDS], [*misfitting, (OID,) * (LOAD_MANY_MAX_OIDS + 1)]
@@ -165,7 +165,7 @@ def test_the_table_has_what_this_version_serves() -> None:
         *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
         *("loadBefore", "load_many", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
-        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared", "sendBlob"),
+        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "restoreBlobEnd", "storeBlobShared", "sendBlob"),
         *("deleteObject", "restorea", "record_iternext", "iterator_start", "iterator_next", "iterator_gc"),
         *("iterator_record_start", "iterator_record_next", "undoa", "undoLog", "undoInfo"),
     }
@@ -188,7 +188,7 @@ def test_the_one_way_methods_are_zeos() -> None:
     one_way = {name for name, method in METHODS.items() if method.reply is None}
     assert one_way == {
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "set_client_label"),
-        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
+        *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "restoreBlobEnd", "storeBlobShared"),
         *("deleteObject", "restorea", "iterator_gc", "undoa"),
         *SERVER_PUSHES,
     }
@@ -198,7 +198,7 @@ WRITERS = {
     *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
     *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
 }
-ADMINS = {"undoa", "pack", "deleteObject", "restorea"}
+ADMINS = {"undoa", "pack", "deleteObject", "restorea", "restoreBlobEnd"}
 
 
 def test_who_may_call_what() -> None:
@@ -236,7 +236,7 @@ OF_EXTENSIONS = {
     "vote": 1,
 }  # arguments that ZEO does not have; only a client that knows them sends them
 # ZEO tells the size in get_info's map only, so that a client of ours must ask there; the rest are extensions.
-NOT_ZEOS = {"getSize", "load_many"}
+NOT_ZEOS = {"getSize", "load_many", "restoreBlobEnd"}
 
 
 @pytest.mark.parametrize("method", CLIENT_CALLS.values(), ids=CLIENT_CALLS.keys())

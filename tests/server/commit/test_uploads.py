@@ -12,7 +12,7 @@ from tests.server.blob_server import A, B, begin, blob_storage, commit, files, l
 from tests.server.in_process import InProcess, in_process
 from tests.server.raw_client import RawClient
 from zeo_core.errors import ConflictError, StorageError
-from zeo_core.ids import ZERO_TID
+from zeo_core.ids import ZERO_TID, successor
 from zeo_core.wire.methods import BLOB_CHUNK_MAX_BYTES
 from zeo_server.commit.uploads import THREADS, SharedFile, Upload
 from zeo_server.limits import DEFAULT_LIMITS, Limits
@@ -314,3 +314,16 @@ def test_the_size_of_all_blobs_of_a_transaction_is_limited(tmp_path: Path) -> No
             client.call("vote", 1)
         server.until(lambda: not files(tmp_path))
         commit(client, A, [b"x" * 1000])
+
+
+def test_a_restored_object_brings_its_blob(client: RawClient) -> None:
+    first = commit(client, A, [b"one"])
+    tid = successor(successor(first))
+    client.one_way("tpc_begin", 1, "", "", {}, tid, "p")
+    client.one_way("storeBlobStart")
+    client.one_way("storeBlobChunk", b"restored")
+    client.one_way("restoreBlobEnd", A, b"a record", None, 1)
+    assert client.call("vote", 1) == ()
+    assert client.call("tpc_finish", 1) == tid
+    assert client.load(A) == (b"a record", tid, None)
+    assert (loaded(client, A, first), loaded(client, A, tid)) == (b"one", b"restored")

@@ -62,7 +62,7 @@ def copy(
     with ExitStack() as opened:
         found = _source_blobs(opened, source, blob_dir) if blobs else None
         storage = opened.enter_context(closing(open_storage(source, read_only=True, blob_dir=found)))
-        to = _target(opened, target, to_blob_dir, resume=resume, dry_run=dry_run)
+        to = _target(opened, target, to_blob_dir, resume=resume, dry_run=dry_run, blobs=blobs)
         done = Copy(storage, to, until=until, resume=resume, dry_run=dry_run, blobs=blobs)
         _run(done, target)
         if isinstance(to, FileTarget):
@@ -81,13 +81,20 @@ def _source_blobs(opened: ExitStack, source: str, blob_dir: str | None) -> str |
     path = file_at(source)
     if path is not None:
         return blob_dir or find_beside(path)
-    if source.startswith("zeo://"):
-        return opened.enter_context(tempfile.TemporaryDirectory(prefix="zeofs-blobs-", ignore_cleanup_errors=True))
-    return blob_dir
+    return _passing(opened) if source.startswith("zeo://") else blob_dir
 
 
-def _target(opened: ExitStack, target: str, blob_dir: str | None, *, resume: bool, dry_run: bool) -> Target:
+def _passing(opened: ExitStack) -> str:
+    """Return a directory for blobs on their way to or from a server."""
+    return opened.enter_context(tempfile.TemporaryDirectory(prefix="zeofs-blobs-", ignore_cleanup_errors=True))
+
+
+def _target(
+    opened: ExitStack, target: str, blob_dir: str | None, *, resume: bool, dry_run: bool, blobs: bool
+) -> Target:
     path = file_at(target)
+    if blobs and target.startswith("zeo://"):
+        blob_dir = _passing(opened)
     if path is None or (resume and os.path.exists(path)):
         beside = find_beside(path) if path else None
         storage = open_storage(target, read_only=dry_run, blob_dir=blob_dir or beside)

@@ -15,7 +15,8 @@ from zeo_core.ids import Oid, Tid
 from zeo_core.record import is_blob_record
 from zeo_core.storage import Progress
 from zeo_core.transaction import ObjectWrite, PreparedTransaction
-from zeo_server.storages.blobs import BlobDirectory, BlobStaging, StagedBlob, open_blob_of
+from zeo_core.zodb_records import open_blob_of
+from zeo_server.storages.blobs import BlobDirectory, BlobStaging, StagedBlob
 from zeo_server.storages.file.format import TRANSACTION_HEADER_SIZE
 from zeo_server.storages.file.log import Window, parse_header
 from zeo_server.storages.file.reader import Reader

@@ -115,8 +115,25 @@ def test_blobs_from_a_server(start_zeod: StartZeod, tmp_path: Path) -> None:
     where = f"zeo://127.0.0.1:{server.address[1]}/main"
     assert "with 8 blobs copied" in zeofs(tmp_path, "copy", where, "Copy.fs")
     assert (tmp_path / "Copy.fs").read_bytes() == (tmp_path / "Data.fs").read_bytes()
-    ours, theirs = blob_paths(tmp_path / "Copy.fs.blobs"), blob_paths(tmp_path / "blobs")
-    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+    assert contents(tmp_path / "Copy.fs.blobs") == contents(tmp_path / "blobs")
+
+
+def test_blobs_to_a_server(start_zeod: StartZeod, tmp_path: Path) -> None:
+    zodb_blobs(tmp_path)
+    (tmp_path / "zeo.conf").write_text(
+        "<zeo>\naddress ./socket\n</zeo>\n<filestorage>\npath Served.fs\nblob-dir served\n</filestorage>\n"
+    )
+    server = start_zeod("-C", "zeo.conf")
+    assert "8 transactions with 8 blobs copied" in zeofs(tmp_path, "copy", "Data.fs", server.url)
+    server.stop()
+    assert (tmp_path / "Served.fs").read_bytes() == (tmp_path / "Data.fs").read_bytes()
+    assert contents(tmp_path / "served") == contents(tmp_path / "blobs")
+    bare = start_zeod("-f", "Bare.fs")
+    assert "keeps no blobs" in zeofs(tmp_path, "copy", "Data.fs", bare.url, status=2)
+
+
+def contents(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in blob_paths(directory)]
 
 
 def test_from_a_server_of_zeos_and_to_one(start_runzeo: StartRunZEO, tmp_path: Path) -> None:
