@@ -4,15 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.fixtures_zeod import StartZeod
+from tests.generated_docs import PARTS, part_of, with_part
 from tests.layout_rules import PACKAGES
-from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES, Method
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "127.0.0.1:9672"  # what the documents say; the tests put a free port in its place
@@ -98,20 +97,18 @@ def test_every_page_that_the_code_names_exists() -> None:
     assert not missing, f"no such page: {', '.join(missing)}"
 
 
-def table(methods: Mapping[str, Method]) -> str:
-    """A table of methods as docs/topics/wire-protocol.md has it."""
-    rows = ["| method | arguments | reply | role | |", "|---|---|---|---|---|"]
-    for method in methods.values():
-        arguments = ", ".join(argument.name + "?" * argument.optional for argument in method.arguments)
-        reply = "one-way" if method.reply is None else method.reply
-        rows.append(f"| `{method.name}` | {arguments} | {reply} | {method.role} | {method.doc} |")
-    return "\n".join(rows) + "\n"
+@pytest.mark.parametrize(("page", "name"), PARTS, ids=str)
+def test_what_is_made_from_the_code_is_up_to_date(page: str, name: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    assert part_of(text, name) == PARTS[page, name](), f"{page}: run `python -m tests.generated_docs`"
 
 
-@pytest.mark.parametrize("methods", [CLIENT_CALLS, SERVER_PUSHES], ids=["calls", "pushes"])
-def test_the_protocols_tables_are_those_of_the_code(methods: Mapping[str, Method]) -> None:
-    page = (ROOT / "docs/topics/wire-protocol.md").read_text("utf-8")
-    assert table(methods) in page, f"put this into docs/topics/wire-protocol.md:\n\n{table(methods)}"
+def test_a_part_of_a_page_is_replaced() -> None:
+    page = "a\n<!-- made from the code: x -->\n\nold\n\n<!-- end -->\nb\n"
+    assert part_of(page, "x") == "old\n"
+    assert part_of(with_part(page, "x", "new\n"), "x") == "new\n"
+    with pytest.raises(ValueError, match="no marks of the part y"):
+        part_of(page, "y")
 
 
 def test_blocks_are_found_with_their_names() -> None:

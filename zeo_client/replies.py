@@ -18,6 +18,7 @@ __all__ = [
     "ToResolve",
     "Votes",
     "changes",
+    "clients",
     "data",
     "fresh_oids",
     "history",
@@ -246,6 +247,26 @@ def status(call: Call, answer: Any) -> dict[str, Any]:
     if type(answer) is not dict:
         _refuse(call, "no map")
     return dict(answer)
+
+
+_CLIENT = {
+    **dict.fromkeys(("storage", "label", "address"), str),
+    **dict.fromkeys(("read_only", "holds_locks"), bool),
+    **dict.fromkeys(("loads", "stores", "commits", "bytes_in", "bytes_out"), int),
+    **dict.fromkeys(("backlog_bytes", "in_flight", "transactions"), int),
+    "since": float,
+}
+
+
+def clients(call: Call, answer: Any) -> list[dict[str, Any]]:
+    """Take who is connected: for each client a map with the keys above, and perhaps others."""
+    if type(answer) is not tuple or not all(type(client) is dict for client in answer):
+        _refuse(call, "no list of maps")
+    for client in answer:
+        for key, kind in _CLIENT.items():
+            if type(client.get(key)) is not kind:
+                _refuse(call, f"a client whose {key} is no {kind.__name__}")
+    return list(answer)
 
 
 def _refuse(call: Call, what: str) -> NoReturn:

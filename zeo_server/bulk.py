@@ -211,6 +211,7 @@ class BulkLoads:
                 if search.to_follow is not None:
                     break
         except BlockingIOError:
+            self._coordinator.counters.loads_waited += 1
             await self._loop.run_in_executor(None, self._read, search.next_oids(_READ_AHEAD), search.tid)
         if search.to_follow is not None:
             (data, depth), search.to_follow = search.to_follow, None

@@ -41,6 +41,7 @@ __all__ = [
     "file_storage_section",
     "load",
     "mapping_storage_section",
+    "metrics_address",
     "numbered",
     "parse_address",
     "ssl_section",
@@ -85,6 +86,7 @@ class Configuration:
 
     address: Address
     storages: tuple[StorageSection, ...]
+    metrics_address: tuple[str, int] | None = None
     read_only: bool = False
     private_network: bool = False
     invalidation_queue_size: int = 100
@@ -121,6 +123,7 @@ def load(path: str) -> Configuration:
     return Configuration(
         address=zeo.address,
         storages=storages,
+        metrics_address=zeo.metrics_address,
         read_only=zeo.read_only,
         private_network=zeo.private_network,
         invalidation_queue_size=zeo.invalidation_queue_size,
@@ -170,6 +173,14 @@ def address_value(text: str) -> Address:
     if port is None:
         raise ValueError(f"{text!r} is no address: it has no port")
     return str(host), int(port)
+
+
+def metrics_address(text: str) -> tuple[str, int]:
+    """Return the address that `text` means, as `address_value` does; ValueError also for a Unix socket."""
+    address = address_value(text)
+    if isinstance(address, str):
+        raise ValueError(f"{text!r} is no address for metrics: they are read over TCP")  # noqa: TRY004 - a key's value
+    return address
 
 
 def class_names(text: str) -> Sequence[str]:

@@ -29,6 +29,7 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
 from zeo_server.invalidation import InvalidationLog, recent_transactions
 from zeo_server.listener import Address, Listener, address_text, bind
+from zeo_server.metrics import MetricsServer
 from zeo_server.privileges import become, user_entry
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
@@ -155,7 +156,11 @@ async def _serve_until_told(
     loop.add_signal_handler(signal.SIGUSR2, _reopen_logs)
     # Who limits the size of files wants errors, not a dead server.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    metrics: MetricsServer | None = None
     try:
+        if configuration.metrics_address is not None:
+            metrics = MetricsServer(configuration.metrics_address, service.status, loop)
+            _log.info("metrics on http://%s/metrics", address_text(metrics.address))
         _log.info("listening on %s", address_text(listener.address))
         if door.tls is None and not configuration.private_network and listener.open_to_others():
             _log.warning("%s: %s", address_text(listener.address), _IN_THE_CLEAR)
@@ -165,6 +170,8 @@ async def _serve_until_told(
     finally:
         systemd.notify("STOPPING=1")
         listener.close()
+        if metrics is not None:  # first, and not here: a scrape that is under way waits for the loop
+            await loop.run_in_executor(None, metrics.close)
         await service.stop()
 
 
@@ -230,6 +237,7 @@ class _Reloader:
         fixed = {
             "address": old.address != new.address,
             "<ssl>, to have it or not,": (old.tls is None) != (new.tls is None),
+            "metrics-address": old.metrics_address != new.metrics_address,
             "read-only": old.read_only != new.read_only,
             "pid-filename": old.pid_filename != new.pid_filename,
             "user": old.user != new.user,
@@ -239,7 +247,12 @@ class _Reloader:
         for name in (name for name, differs in fixed.items() if differs):
             _log.warning("%s cannot change while zeod serves: a restart is needed", name)
         self._configuration = replace(
-            new, address=old.address, read_only=old.read_only, pid_filename=old.pid_filename, storages=old.storages
+            new,
+            address=old.address,
+            metrics_address=old.metrics_address,
+            read_only=old.read_only,
+            pid_filename=old.pid_filename,
+            storages=old.storages,
         )
         _log.info("configuration reloaded")
 

@@ -17,6 +17,7 @@ from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
 from zeo_core.wire.methods import (
     BULK_LOADING,
+    CLIENT_LIST,
     CLIENT_RESOLUTION,
     CONCURRENT_TRANSACTIONS,
     EXTENSION_BYTES,
@@ -27,11 +28,12 @@ from zeo_server.bulk import ANSWER_MAX_BYTES, Wanted
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.commit.uploads import Sender
+from zeo_server.counters import ClientCounters
 from zeo_server.interfaces import interfaces_of
 from zeo_server.invalidation import changes_since
 from zeo_server.iterators import Iterators
 from zeo_server.limits import Limits
-from zeo_server.service import Connection
+from zeo_server.service import Connection, Service
 
 __all__ = ["HANDLERS", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
 
@@ -45,6 +47,8 @@ LABEL_MAX = 100
 class Caller(Connection, Sender, Protocol):
     """The connection that a call came on. `coordinator` and `storage` are there once it is registered."""
 
+    service: Service
+    counters: ClientCounters
     limits: Limits
     coordinator: Coordinator
     storage: ServedStorage
@@ -84,7 +88,10 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "supportsUndo": isinstance(caller.storage, Undoes),
         "supports_record_iternext": hasattr(caller.storage, "record_iternext"),
         "interfaces": interfaces_of(caller.storage),
-        "extensions": (BULK_LOADING, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES, RESTORES_BLOBS),
+        "extensions": (
+            *(BULK_LOADING, CLIENT_LIST, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
+            RESTORES_BLOBS,
+        ),
     }
 
 
@@ -119,6 +126,7 @@ def _get_invalidations(caller: Caller, answer: Answer, tid: Tid) -> None:
 
 
 def _load_before(caller: Caller, oid: Oid, tid: Tid) -> Revision | None:
+    caller.counters.loads += 1
     caller.coordinator.counters.loads += 1
     return caller.coordinator.load(oid, tid)
 
@@ -132,10 +140,16 @@ def _load_many(
     max_bytes: int = ANSWER_MAX_BYTES,
     through: str | bytes = "",
 ) -> None:
-    caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through)), answer)
+    def found(outcome: object) -> None:
+        if isinstance(outcome, tuple):
+            caller.counters.loads += len(outcome[0])
+        answer(outcome)
+
+    caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through)), found)
 
 
 def _load_serial(caller: Caller, answer: Answer, oid: Oid, tid: Tid) -> None:
+    caller.counters.loads += 1
     caller.coordinator.counters.loads += 1
     try:
         # What `tid` wrote is the newest revision right after it, and that can be had without waiting for the disk.
@@ -171,6 +185,7 @@ def _tpc_begin(
 
 
 def _storea(caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, txn_id: Hashable) -> None:
+    caller.counters.stores += 1
     caller.coordinator.store(caller, txn_id, oid, _base_of(serial), data)
 
 
@@ -183,11 +198,13 @@ def _store_blob_chunk(caller: Caller, chunk: bytes) -> None:
 
 
 def _store_blob_end(caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, txn_id: Hashable) -> None:
+    caller.counters.stores += 1
     upload = caller.coordinator.uploads.end(caller)
     caller.coordinator.stage_blob(caller, txn_id, oid, upload, lambda txn: txn.store(oid, _base_of(serial), data))
 
 
 def _restore_blob_end(caller: Caller, oid: Oid, data: bytes, prev_txn: Tid | None, txn_id: Hashable) -> None:
+    caller.counters.stores += 1
     upload = caller.coordinator.uploads.end(caller)
     caller.coordinator.stage_blob(caller, txn_id, oid, upload, lambda txn: txn.restore(oid, data, prev_txn))
 
@@ -195,22 +212,26 @@ def _restore_blob_end(caller: Caller, oid: Oid, data: bytes, prev_txn: Tid | Non
 def _store_blob_shared(
     caller: Caller, oid: Oid, serial: Tid | str | None, data: bytes, filename: str | bytes, txn_id: Hashable
 ) -> None:
+    caller.counters.stores += 1
     source = caller.coordinator.uploads.shared(oid, _text(filename))
     caller.coordinator.stage_blob(caller, txn_id, oid, source, lambda txn: txn.store(oid, _base_of(serial), data))
 
 
 def _send_blob(caller: Caller, answer: Answer, oid: Oid, serial: Tid) -> None:
+    caller.counters.loads += 1
     caller.coordinator.counters.loads += 1
     caller.send_blob(oid, serial, answer)
 
 
 def _delete_object(caller: Caller, oid: Oid, serial: Tid, txn_id: Hashable) -> None:
+    caller.counters.stores += 1
     caller.coordinator.delete(caller, txn_id, oid, serial)
 
 
 def _restorea(
     caller: Caller, oid: Oid, _serial: Tid, data: bytes | None, prev_txn: Tid | None, txn_id: Hashable
 ) -> None:
+    caller.counters.stores += 1
     caller.coordinator.restore(caller, txn_id, oid, data, prev_txn)
 
 
@@ -227,7 +248,12 @@ def _vote(caller: Caller, answer: Answer, txn_id: Hashable, resolves: int | None
 
 
 def _tpc_finish(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
-    caller.coordinator.finish(caller, txn_id, answer)
+    def finished(outcome: object) -> None:
+        if not isinstance(outcome, Exception):
+            caller.counters.commits += 1
+        answer(outcome)
+
+    caller.coordinator.finish(caller, txn_id, finished)
 
 
 def _tpc_abort(caller: Caller, txn_id: Hashable) -> None:
@@ -287,7 +313,13 @@ def _iterator_gc(caller: Caller, answer: Answer, numbers: Sequence[int]) -> None
 
 
 def _server_status(caller: Caller) -> dict[str, object]:
-    return caller.coordinator.status().as_map()
+    return caller.service.status().storages[caller.coordinator.name].as_map()
+
+
+def _clients(caller: Caller) -> list[dict[str, object]]:
+    # Those of its own storage: who may read one need not know who uses the others.
+    name = caller.coordinator.name
+    return [client.as_map() for client in caller.service.status().clients if client.storage == name]
 
 
 def _set_client_label(caller: Caller, label: str | bytes) -> None:
@@ -345,6 +377,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "iterator_gc": _iterator_gc,
     "pack": _pack,
     "server_status": _server_status,
+    "clients": _clients,
     "set_client_label": _set_client_label,
     "ping": _ping,
 }

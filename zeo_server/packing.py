@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from zeo_core.errors import StorageClosedError, StorageError
-from zeo_core.storage import Packs, ServedStorage
+from zeo_core.storage import Packs, Progress, ServedStorage
 from zeo_server.commit.transaction import Answer
 
 __all__ = ["Packing"]
@@ -25,6 +25,9 @@ class Packing:
         self._name = name
         self._packed = packed
         self._closed = threading.Event()
+        self._running = 0
+        self.progress: Progress | None = None
+        """How far the pack is that is going on, None if there is none. Its thread replaces it, whole."""
 
     def start(self, until_s: float, answer: Answer) -> None:
         """Pack; `answer` gets None, or the error. StorageError if it is no storage that can be packed."""
@@ -34,6 +37,9 @@ class Packing:
 
         def packed(future: "asyncio.Future[None]") -> None:
             error = future.exception()
+            self._running -= 1
+            if not self._running:  # one that is refused, since there is one, ends before that one
+                self.progress = None
             if error is None:
                 _log.info("%s: packed, %d bytes now", self._name, storage.byte_size())
                 self._packed()
@@ -43,13 +49,15 @@ class Packing:
 
         _log.info("%s: packing %d bytes", self._name, storage.byte_size())
         steps = storage.pack_steps(until_s)
+        self._running += 1
         self._loop.run_in_executor(None, self._walk, steps).add_done_callback(packed)
 
     def close(self) -> None:
         """Give up what is going on: a server that stops must not wait for it."""
         self._closed.set()
 
-    def _walk(self, steps: Iterator[object]) -> None:
-        for _ in steps:
+    def _walk(self, steps: Iterator[Progress]) -> None:
+        for step in steps:
+            self.progress = step
             if self._closed.is_set():
                 raise StorageClosedError("the server is stopping")

@@ -35,9 +35,12 @@ class Report:
 
 
 def preflight(configuration: Configuration) -> Report:
-    """Look at the address, the storages, the file for the process id, and the user."""
+    """Look at the addresses, the storages, the file for the process id, and the user."""
     report = Report()
-    report.look("address", lambda: _probe_address(configuration.address, report))
+    report.look("address", lambda: _probe_address("address", configuration.address, report))
+    metrics_address = configuration.metrics_address
+    if metrics_address is not None:
+        report.look("metrics-address", lambda: _probe_address("metrics-address", metrics_address, report))
     if configuration.tls is not None:
         report.look("ssl", configuration.tls.context)
     for section in configuration.storages:
@@ -49,9 +52,9 @@ def preflight(configuration: Configuration) -> Report:
     return report
 
 
-def _probe_address(address: Address, report: Report) -> None:
+def _probe_address(key: str, address: Address, report: Report) -> None:
     if _answers(address):
-        report.in_use.append(f"address: somebody listens on {address_text(address)}")
+        report.in_use.append(f"{key}: somebody listens on {address_text(address)}")
     else:
         check_address(address)
 

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Protocol
 
 from zeo_core.errors import AccessDeniedError, ReadOnlyError
@@ -13,10 +14,11 @@ from zeo_core.roles import ClientRole
 from zeo_server.access import AccessRules
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Member
+from zeo_server.histogram import SECONDS, Histogram
 from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.peer import Peer
 from zeo_server.silence import Quiet, SilenceWatch
-from zeo_server.status import StorageStatus
+from zeo_server.status import ClientStatus, ServerStatus, StorageStatus
 
 __all__ = ["CLOSE_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
 
@@ -34,6 +36,9 @@ class Connection(Member, Quiet, Protocol):
 
     def abort(self) -> None:
         """Cut the connection without delivering what is queued."""
+
+    def status(self) -> ClientStatus | None:
+        """Return the client's figures, None if it is not registered."""
 
 
 class Service:
@@ -54,6 +59,9 @@ class Service:
         self.limits = limits
         self.connections: dict[Connection, str | None] = {}
         """Who is connected, and from which TCP address."""
+        self.turns = Histogram(SECONDS)
+        """For how long the loop is busy with what one read of one client brought."""
+        self._version = version("zeod")
         self._addresses: Counter[str] = Counter()
         self._silence = SilenceWatch(asyncio.get_running_loop(), self.connections, limits)
         self.threads = ThreadPoolExecutor(SLOW_CALL_THREADS, "zeod-slow-call")
@@ -109,9 +117,14 @@ class Service:
         for coordinator in self.storages.values():
             coordinator.change_limits(limits)
 
-    def status(self) -> dict[str, StorageStatus]:
-        """Return the figures of every storage."""
-        return {name: coordinator.status() for name, coordinator in self.storages.items()}
+    def status(self) -> ServerStatus:
+        """Return everything that is known as of now."""
+        clients = [status for connection in self.connections if (status := connection.status()) is not None]
+        by_storage: dict[str, list[ClientStatus]] = {name: [] for name in self.storages}
+        for client in clients:
+            by_storage[client.storage].append(client)
+        storages = {name: StorageStatus.of(self.storages[name], there) for name, there in by_storage.items()}
+        return ServerStatus(self._version, len(self.connections), self.turns.frozen(), storages, tuple(clients))
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Finish what is voted and what is with the writers, then end all connections. The storages stay open.

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from time import perf_counter
 from typing import cast
 
 from zeo_core.errors import AccessDeniedError, ConflictError, POSKeyError, ReadOnlyError, ZeodError
@@ -24,6 +25,7 @@ from zeo_core.wire.session import Event, Failed, Request, Role, Session, StatusR
 from zeo_server.bulk import BulkLoads, Wanted
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
+from zeo_server.counters import ClientCounters
 from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
 from zeo_server.iterators import Iterators
@@ -31,7 +33,7 @@ from zeo_server.limits import Limits
 from zeo_server.peer import Peer, peer_name
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
-from zeo_server.status import status_json
+from zeo_server.status import ClientStatus, status_json
 
 __all__ = ["PATIENCE_S", "ServerSession"]
 
@@ -55,7 +57,9 @@ class ServerSession(asyncio.Protocol):
         self.label = "a new connection"
         self.role = ClientRole.READER  # until it registers
         self.limits = limits = service.limits
-        self._service = service
+        self.service = service
+        self.counters = ClientCounters()
+        self._client_label = ""
         self._loop = loop
         self._wire = Session(Role.SERVER, limits.message_max_bytes, limits.registration_max_bytes)
         self._made_s = self._heard_s = loop.time()
@@ -86,7 +90,7 @@ class ServerSession(asyncio.Protocol):
         self.label = peer_name(transport)
         stream.set_write_buffer_limits(high=self.limits.high_water_bytes)
         peer = transport.get_extra_info("peername")
-        refusal = self._service.enter(self, peer[0] if isinstance(peer, tuple) else None)
+        refusal = self.service.enter(self, peer[0] if isinstance(peer, tuple) else None)
         if refusal is None:
             stream.write(self._wire.greeting())
         else:
@@ -95,6 +99,7 @@ class ServerSession(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle what arrived."""
         self._heard = True
+        self.counters.bytes_in += len(data)
         events = self._wire.receive(data)
         self._handle(events if self._events is None else chain(self._events, events))
 
@@ -115,13 +120,13 @@ class ServerSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Free everything, if that is not done yet."""
         self._leave("disconnected" + (f": {exc}" if exc else ""), logging.INFO if self._registered else logging.DEBUG)
-        self._service.exit(self)
+        self.service.exit(self)
 
     # -- what handlers and the coordinator call --------------------------------------------------------------------
 
     def register(self, storage: str, read_only: bool) -> Tid:
         """Choose the storage; see Service.choose. From here on the client is told of every commit."""
-        coordinator, role = self._service.choose(storage, read_only, Peer.of(self._transport))
+        coordinator, role = self.service.choose(storage, read_only, Peer.of(self._transport))
         self.coordinator, self.storage = coordinator, coordinator.storage
         self.iterators = Iterators(self.storage, self.limits.iterators_max)
         self.role = role
@@ -133,13 +138,36 @@ class ServerSession(asyncio.Protocol):
 
     def in_thread(self, function: Callable[[], object], answer: Answer) -> None:
         """Run a slow function in a thread, after those asked for before; `answer` gets what it returns or raises."""
+        self.coordinator.counters.slow_calls += 1
         if self._slow_calls is None:
-            self._slow_calls = SlowCalls(self._loop, self._service.threads)
+            self._slow_calls = SlowCalls(self._loop, self.service.threads)
         self._slow_calls.add(function, self._counted(answer))
 
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
+        self._client_label = label
         self.label = f"{label} {peer_name(self._transport)}"
+
+    def status(self) -> ClientStatus | None:
+        """Return the figures of this client; None before it has registered, and when it has left."""
+        if not self._registered or self._ended:
+            return None
+        counters = self.counters
+        return ClientStatus(
+            self.coordinator.name,
+            self._client_label,
+            peer_name(self._transport),
+            self.role is ClientRole.READER,
+            counters.since_s,
+            counters.loads,
+            counters.stores,
+            counters.commits,
+            counters.bytes_in,
+            counters.bytes_out,
+            self._transport.get_write_buffer_size() + self._out_bytes,
+            counters.in_flight,
+            *self.coordinator.transactions_of(self),
+        )
 
     def send(self, frame: bytes | bytearray) -> None:
         """Queue bytes behind everything queued before. A peer whose backlog has grown too large is cut off later."""
@@ -210,6 +238,7 @@ class ServerSession(asyncio.Protocol):
 
     def _handle(self, events: Iterator[Event]) -> None:
         """Handle events until there are none left, the peer has to read first, or it is the others' turn."""
+        start_s = perf_counter()
         self._receiving = True
         self._events = None
         left = self.limits.turn_calls
@@ -225,6 +254,7 @@ class ServerSession(asyncio.Protocol):
                 break
         self._receiving = False
         self._flush()
+        self.service.turns.observe(perf_counter() - start_s)
         if self._events is not None and not self._ended:
             self._update_reading()
             self._loop.call_soon(self._go_on)
@@ -255,14 +285,15 @@ class ServerSession(asyncio.Protocol):
                 return
             result = call(self, *args)
         except BlockingIOError:  # only load_cached raises it
-            self._load_in_thread(self._counted(self._answer_to(request)), *args)
+            self.coordinator.counters.loads_waited += 1
+            self._load_in_thread(self._counted(self._answer_to(request)), perf_counter(), *args)
         except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged with its traceback
             self._failed(request, error)
         else:
             if not one_way:
                 self._reply(message_id, result)
 
-    def _load_in_thread(self, answer: Answer, oid: Oid, tid: Tid) -> None:
+    def _load_in_thread(self, answer: Answer, start_s: float, oid: Oid, tid: Tid) -> None:
         """Load what is not in memory, without holding up the loop.
 
         A commit may be published and announced before the thread's result is dealt with here: what it calls current is
@@ -275,10 +306,11 @@ class ServerSession(asyncio.Protocol):
                 if revision is not None and revision.end_tid is None:
                     revision = self.coordinator.load(oid, tid)
             except BlockingIOError:
-                self._load_in_thread(answer, oid, tid)  # it fell out of memory meanwhile
+                self._load_in_thread(answer, start_s, oid, tid)  # it fell out of memory meanwhile
             except Exception as error:  # noqa: BLE001 - the caller is told
                 answer(error)
             else:
+                self.coordinator.counters.load_wait_seconds.observe(perf_counter() - start_s)
                 answer(revision)
 
         self._loop.run_in_executor(None, self.storage.load_before, oid, tid).add_done_callback(loaded)
@@ -320,7 +352,10 @@ class ServerSession(asyncio.Protocol):
             self.send(frame)
 
     def _answer_to(self, request: Request) -> Answer:
+        self.counters.in_flight += 1
+
         def answer(outcome: object) -> None:
+            self.counters.in_flight -= 1
             if self._ended:
                 return
             if isinstance(outcome, Exception):
@@ -346,7 +381,7 @@ class ServerSession(asyncio.Protocol):
         if isinstance(event, Failed):
             self.disconnect(str(event.error))
         elif isinstance(event, StatusRequested):
-            self.send(self._wire.status(status_json(self._service.status())))
+            self.send(self._wire.status(status_json(self.service.status().storages)))
             self._end("asked for the status", logging.DEBUG)
 
     # -- writing and ending -----------------------------------------------------------------------------------------
@@ -372,6 +407,7 @@ class ServerSession(asyncio.Protocol):
         if self._ended:
             return
         self._heard = True
+        self.counters.bytes_out += len(data)
         self._transport.write(data)
         if self._paused and self._transport.get_write_buffer_size() > self.limits.backlog_max_bytes:
             # not here: the coordinator may be in the middle of telling everybody
@@ -404,6 +440,7 @@ class ServerSession(asyncio.Protocol):
         if self._bulk_loads is not None:
             self._bulk_loads.close()
         if self._registered:
+            self.coordinator.counters.left(self.counters)
             self.coordinator.leave(self)
         if self._slow_calls is not None:
             self._slow_calls.end(self.iterators.clear)

@@ -1,29 +1,63 @@
-"""What the server says about itself: counters that the work keeps, and the snapshot that every report renders."""
+"""What the server knows of itself, frozen: the one snapshot that every report renders.
+
+It is made in the server's loop, where nothing moves meanwhile, and can be handed to any thread. Reports are the answer
+to `ruok` and the call server_status, with ZEO's keys and more, the call `clients`, and the metrics (metrics.py).
+"""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.ids import Tid
+from zeo_core.storage import Progress
+from zeo_server.commit.coordinator import Coordinator
+from zeo_server.histogram import Distribution
 
-__all__ = ["Counters", "StorageStatus", "status_json"]
+__all__ = ["ClientStatus", "Measured", "ServerStatus", "StorageStatus", "status_json"]
+
+_COUNTERS = (
+    *("loads", "stores", "commits", "aborts", "active_txns", "conflicts", "conflicts_resolved"),
+    *("loads_waited", "slow_calls"),
+)
+_TIMES = ("commit_seconds", "finish_seconds", "lock_wait_seconds", "load_wait_seconds", "write_seconds", "group_sizes")
 
 
-class Counters:
-    """Figures of one storage since the server started. Plain attributes: a load counts itself in 20 ns."""
+@runtime_checkable
+class Measured(Protocol):
+    """A storage that tells more of itself than the contract asks for."""
 
-    __slots__ = ("aborts", "active_txns", "commits", "conflicts", "conflicts_resolved", "loads", "start", "stores")
+    def index_bytes(self) -> int:
+        """Return how many bytes of memory the index takes, at least."""
 
-    def __init__(self) -> None:
-        self.loads = 0
-        self.stores = 0
-        self.commits = 0
-        self.aborts = 0
-        self.active_txns = 0
-        self.conflicts = 0
-        self.conflicts_resolved = 0
-        self.start = time.ctime()
+    def sync_seconds(self) -> Distribution | None:
+        """Return how long bringing commits to disk took, None where nothing is written."""
+
+
+class ClientStatus(NamedTuple):
+    """One registered client at one moment. `since_s` is a time.time(), `backlog_bytes` are sent but not yet read."""
+
+    storage: str
+    label: str
+    address: str
+    read_only: bool
+    since_s: float
+    loads: int
+    stores: int
+    commits: int
+    bytes_in: int
+    bytes_out: int
+    backlog_bytes: int
+    in_flight: int
+    transactions: int
+    holds_locks: bool
+
+    def as_map(self) -> dict[str, object]:
+        """Return the figures as the call `clients` tells them."""
+        told: dict[str, object] = self._asdict()
+        told["since"] = told.pop("since_s")
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +65,26 @@ class StorageStatus:
     """One storage's figures at one moment. `locked_for_s` is how long the oldest granted vote waits to be finished."""
 
     counters: Mapping[str, int]
+    times: Mapping[str, Distribution]
     start: str
     connections: int
+    writers: int
     waiting: int
     locked_for_s: float | None
     last_tid: Tid
     timeout_enabled: bool
+    objects: int
+    size_bytes: int
+    index_bytes: int | None
+    invalidation_queue: int
+    uploads: int
+    in_flight: int
+    backlog_bytes: int
+    backlog_max_bytes: int
+    pack: Progress | None
 
     def as_map(self) -> dict[str, object]:
-        """Return the figures under the keys of ZEO's server_status."""
+        """Return the figures under the keys of ZEO's server_status, and what we know beyond these."""
         return {
             **self.counters,
             "start": self.start,
@@ -50,22 +95,65 @@ class StorageStatus:
             "last-transaction": self.last_tid.hex(),
             # ZEO has a thread for this and says "stub" where no timeout is configured; monitors look for the key
             "timeout-thread-is-alive": True if self.timeout_enabled else "stub",
+            "writers": self.writers,
+            "in_flight": self.in_flight,
+            "backlog_bytes": self.backlog_bytes,
+            "backlog_max_bytes": self.backlog_max_bytes,
+            "uploads": self.uploads,
+            "invalidation_queue": self.invalidation_queue,
+            "objects": self.objects,
+            "size_bytes": self.size_bytes,
+            "index_bytes": self.index_bytes,
+            "pack": None if self.pack is None else list(self.pack),
+            **{name: distribution.as_map() for name, distribution in self.times.items()},
         }
 
     @classmethod
-    def of(
-        cls,
-        counters: Counters,
-        *,
-        connections: int,
-        waiting: int,
-        locked_for_s: float | None,
-        last_tid: Tid,
-        timeout_enabled: bool,
-    ) -> "StorageStatus":
-        """Freeze `counters` together with what only the storage's coordinator knows."""
-        figures = {name: getattr(counters, name) for name in Counters.__slots__ if name != "start"}
-        return cls(figures, counters.start, connections, waiting, locked_for_s, last_tid, timeout_enabled)
+    def of(cls, coordinator: Coordinator, clients: Iterable[ClientStatus] = ()) -> "StorageStatus":
+        """Freeze the figures of one storage and its clients."""
+        clients, counters, storage = list(clients), coordinator.counters, coordinator.storage
+        figures: dict[str, int] = {name: getattr(counters, name) for name in _COUNTERS}
+        figures["bytes_in"] = counters.bytes_in + sum(client.bytes_in for client in clients)
+        figures["bytes_out"] = counters.bytes_out + sum(client.bytes_out for client in clients)
+        times: dict[str, Distribution] = {name: getattr(counters, name).frozen() for name in _TIMES}
+        measured = storage if isinstance(storage, Measured) else None
+        syncs = None if measured is None else measured.sync_seconds()
+        if syncs is not None:
+            times["sync_seconds"] = syncs
+        return cls(
+            figures,
+            times,
+            counters.start,
+            connections=len(coordinator.audience),
+            writers=sum(not client.read_only for client in clients),
+            waiting=coordinator.locks.waiting(),
+            locked_for_s=coordinator.timeouts.longest_s(),
+            last_tid=storage.last_tid(),
+            timeout_enabled=coordinator.timeouts.timeout_s > 0,
+            objects=storage.object_count(),
+            size_bytes=storage.byte_size(),
+            index_bytes=None if measured is None else measured.index_bytes(),
+            invalidation_queue=len(coordinator.invalidations),
+            uploads=len(coordinator.uploads),
+            in_flight=sum(client.in_flight for client in clients),
+            backlog_bytes=sum(client.backlog_bytes for client in clients),
+            backlog_max_bytes=max((client.backlog_bytes for client in clients), default=0),
+            pack=coordinator.packing.progress,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """Everything at one moment: `connections` counts also those that have not chosen a storage.
+
+    `turns` tells for how long the loop was busy with what one read brought; everybody else waits that long.
+    """
+
+    version: str
+    connections: int
+    turns: Distribution
+    storages: Mapping[str, StorageStatus]
+    clients: tuple[ClientStatus, ...]
 
 
 def status_json(storages: Mapping[str, StorageStatus]) -> bytes:

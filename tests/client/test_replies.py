@@ -15,6 +15,16 @@ A, B = pack_id(1), pack_id(2)
 T1, T2, T3 = (pack_id(number) for number in range(101, 104))
 LOAD = Call("loadBefore", (A, T3), None)
 ENTRY = {"tid": T1, "user_name": b"u", "description": "d", "size": 3, "time": 1.5}
+CLIENT = {
+    "storage": "1",
+    "label": "",
+    "address": "h:1",
+    "read_only": False,
+    "holds_locks": True,
+    "since": 1.5,
+    **dict.fromkeys(("loads", "stores", "commits", "bytes_in", "bytes_out"), 1),
+    **dict.fromkeys(("backlog_bytes", "in_flight", "transactions"), 2),
+}
 CONFLICT = {"oid": A, "serials": (T2, T1), "data": b"no record"}
 
 GOOD: list[tuple[OnReply, Any, Any]] = [
@@ -50,6 +60,7 @@ GOOD: list[tuple[OnReply, Any, Any]] = [
     (replies.info, {}, {}),
     (replies.info, {"length": 3, "size": 4, "x": ()}, {"length": 3, "size": 4, "x": ()}),
     (replies.status, {"loads": 1}, {"loads": 1}),
+    (replies.clients, (CLIENT, {**CLIENT, "more": 5}), [CLIENT, {**CLIENT, "more": 5}]),
 ]
 
 
@@ -105,6 +116,7 @@ BAD: list[tuple[OnReply, Any]] = [
     (replies.votes, ({**CONFLICT, "serials": (T1, 1)},)),
     *each(replies.info, None, (), (1, 2), {"length": "1"}, {"size": None}, {"extensions": 5}),
     *each(replies.status, None, (), 1),
+    *each(replies.clients, None, CLIENT, (1,), ({},), *(({**CLIENT, key: None},) for key in CLIENT)),
 ]
 
 

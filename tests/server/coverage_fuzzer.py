@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["zeo_core", "zeo_server"]):
     from zeo_server.commit.coordinator import Coordinator
     from zeo_server.service import Service
     from zeo_server.session import ServerSession
+    from zeo_server.status import StorageStatus
     from zeo_server.storages.file.blob_storage import BlobFileStorage
 
 from tests.server.hostile import GREETING, REGISTER, pack, recorded
@@ -128,7 +129,7 @@ class Bench:
         await asyncio.sleep(0)
         session.connection_lost(None)
         for _ in range(_SPINS):
-            status = self._coordinator.status()
+            status = StorageStatus.of(self._coordinator)
             if not (status.connections or status.waiting or status.counters["active_txns"]):
                 return
             await asyncio.sleep(0)

@@ -50,6 +50,7 @@ def test_the_least_there_can_be() -> None:
     assert configuration.read_only is False
     assert configuration.invalidation_queue_size == 100
     assert configuration.transaction_timeout_s == 30
+    assert configuration.metrics_address is None
     assert configuration.pid_filename is None
     assert configuration.start_logging is None
     assert configuration.warnings == ()
@@ -131,6 +132,11 @@ def test_everything_that_an_old_installation_has(monkeypatch: pytest.MonkeyPatch
     ]
 
 
+def test_metrics_have_an_address_of_their_own() -> None:
+    configuration = loaded("<zeo>\naddress 1\nmetrics-address [::1]:9673\n</zeo>\n" + STORAGE)
+    assert configuration.metrics_address == ("::1", 9673)
+
+
 def test_files_are_included() -> None:
     Path("parts").mkdir()
     Path("parts/storage.conf").write_text(STORAGE)
@@ -164,6 +170,7 @@ def test_storages_are_opened_as_configured() -> None:
         ("<zeo>\naddress 1\ntransaction-timeout soon\n</zeo>\n" + STORAGE, "soon"),
         ("<zeo>\naddress 1\npid-filename /no/where/pid\n</zeo>\n" + STORAGE, "/no/where/pid does not exist"),
         ("<zeo>\naddress 1\n<ssl>\ncertificate x\n</ssl>\n</zeo>\n" + STORAGE, "line 4: x is not an existing path"),
+        ("<zeo>\naddress 1\nmetrics-address ./sock\n</zeo>\n" + STORAGE, "'./sock' is no address for metrics"),
         (ZEO, "not enough values for section type 'zeod.storage'"),
         (STORAGE, "no values for section type 'zeo'"),
         (ZEO + "<filestorage>\n</filestorage>", "no values for 'path'"),

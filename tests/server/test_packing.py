@@ -17,12 +17,16 @@ class Slow(MappingStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.began, self.ends, self.fails = threading.Event(), threading.Event(), False
+        self.began, self.goes_on, self.ends = threading.Event(), threading.Event(), threading.Event()
+        self.fails = self.refuses = False
 
     def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
+        if self.refuses:
+            raise StorageError("is being packed already")
         while not self.ends.is_set():
             self.began.set()
             yield Progress("pack", 1, 2)
+            self.goes_on.set()
         if self.fails:
             raise StorageError("no room")
 
@@ -39,8 +43,9 @@ async def outcome_of(storage: Slow, packing: Packing, *, close: bool = False) ->
 
 
 async def test_a_pack_that_is_done_is_told() -> None:
-    storage, told = Slow(), []
+    storage, told = Slow(), list[int]()
     packing = Packing(storage, asyncio.get_running_loop(), "1", lambda: told.append(1))
+    assert packing.progress is None
     assert await outcome_of(storage, packing) is None
     assert told == [1]
     storage.fails = True
@@ -52,3 +57,19 @@ async def test_a_stopping_server_gives_it_up() -> None:
     storage = Slow()
     packing = Packing(storage, asyncio.get_running_loop(), "1", lambda: None)
     assert isinstance(await outcome_of(storage, packing, close=True), StorageClosedError)
+
+
+async def test_it_tells_how_far_it_is_and_a_second_one_that_is_refused_changes_nothing() -> None:
+    storage, refused = Slow(), asyncio.Event()
+    packing = Packing(storage, asyncio.get_running_loop(), "1", lambda: None)
+    outcome: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    packing.start(0.0, outcome.set_result)
+    assert await asyncio.to_thread(storage.goes_on.wait, LIMIT_S)
+    assert packing.progress == Progress("pack", 1, 2)
+    storage.refuses = True
+    packing.start(0.0, lambda _error: refused.set())
+    await asyncio.wait_for(refused.wait(), LIMIT_S)
+    assert packing.progress == Progress("pack", 1, 2)
+    storage.ends.set()
+    await asyncio.wait_for(outcome, LIMIT_S)
+    assert packing.progress is None

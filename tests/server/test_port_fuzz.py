@@ -74,7 +74,7 @@ def test_anything_at_all(
         talk(server.address, [REGISTER, *frames] if registered else frames, rude=rude)  # type: ignore[arg-type]
         commit(good, serial)
     server.until(lambda: not server.service.connections)
-    assert server.service.status()["1"].waiting == 0
+    assert server.service.status().storages["1"].waiting == 0
     assert [record for record in caplog.records if record.exc_info or record.levelname in ("ERROR", "CRITICAL")] == []
 
 

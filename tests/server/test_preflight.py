@@ -47,3 +47,15 @@ def test_a_socket_with_a_listener_is_in_use(tmp_path: Path) -> None:
         listening.bind(path)
         listening.listen()
         assert report_of(tmp_path / "Data.fs", path).in_use == [f"address: somebody listens on {path}"]
+
+
+def test_the_address_of_the_metrics_is_looked_at(tmp_path: Path) -> None:
+    def of(host: str, port: int) -> Report:
+        return preflight(Configuration(str(tmp_path / "socket"), (), metrics_address=(host, port)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert of("127.0.0.1", port).in_use == [f"metrics-address: somebody listens on 127.0.0.1:{port}"]
+    assert of("127.0.0.1", 0) == Report()
+    (fault,) = of("192.0.2.1", 0).faults  # of nobody: RFC 5737
+    assert fault.startswith("metrics-address: cannot listen on 192.0.2.1:0: ")

@@ -10,6 +10,7 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.limits import Limits
 from zeo_server.peer import Peer
 from zeo_server.service import Service
+from zeo_server.status import ClientStatus
 from zeo_server.storages.mapping import MappingStorage
 
 
@@ -41,6 +42,9 @@ class Visitor:
     def end_if_silent(self, now_s: float, limits: Limits) -> None:
         pass
 
+    def status(self) -> ClientStatus | None:
+        return None
+
 
 class Stubborn(Visitor):
     """Does not go when it is asked to."""
@@ -65,7 +69,7 @@ async def test_storages_are_chosen_by_name() -> None:
     with pytest.raises(ReadOnlyError):
         service.choose("main", False, Peer())
     assert service.choose("main", True, Peer()) == (main, ClientRole.READER)
-    assert set(service.status()) == {"main", "other"}
+    assert set(service.status().storages) == {"main", "other"}
     await service.stop()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from zeo_client.cli.clients import clients
 from zeo_client.cli.nagios import nagios
 from zeo_client.cli.pack import pack
 from zeo_client.cli.ping import ping
@@ -38,7 +39,7 @@ def main() -> None:
     """
 
 
-for _command in (nagios, pack, ping, status, top):
+for _command in (clients, nagios, pack, ping, status, top):
     main.add_command(_command)
 
 

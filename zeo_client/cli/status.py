@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -9,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.quantities import seconds, size
 from zeo_client.monitoring import Figures, ask
 from zeo_core.errors import ConfigurationError
 from zeo_core.ids import tid_to_time
 
-__all__ = ["chosen", "status", "time_of"]
+__all__ = ["chosen", "status", "text_of", "time_of"]
 
 
 @click.command
@@ -35,7 +37,7 @@ def status(where: Place, as_json: bool, timeout: float) -> None:
     names = dict.fromkeys(key for figures in storages.values() for key in figures)
     table = Table("", *storages, box=None, pad_edge=False)
     for key in names:
-        table.add_row(key.replace("_", " "), *(_text(key, figures.get(key)) for figures in storages.values()))
+        table.add_row(key.replace("_", " "), *(text_of(key, figures.get(key)) for figures in storages.values()))
     Console(highlight=False, soft_wrap=True).print(table)
 
 
@@ -58,11 +60,27 @@ def time_of(tid: str) -> str:
         return tid
 
 
-def _text(key: str, value: Any) -> str:
+def text_of(key: str, value: Any) -> str:
+    """Return a figure as people read it."""
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return _spread(key, value)
+    if key == "pack":
+        phase, done, total = value
+        return f"{phase}, {size(done)} of {size(total)}"
+    if key.endswith("_bytes") or key in ("bytes_in", "bytes_out"):
+        return size(value)
     if key == "last-transaction":
         return f"{value} ({time_of(str(value))})"
     if key == "lock_time":
         return f"{max(0.0, time.time() - float(value)):.1f} s ago"
     return f"{value:,}" if type(value) is int else str(value)
+
+
+def _spread(key: str, told: Mapping[str, Any]) -> str:
+    """Return a histogram in a few words."""
+    if not told["count"]:
+        return "-"
+    text = seconds if key.endswith("_seconds") else "{:.1f}".format
+    return f"mean {text(told['sum'] / told['count'])}, 99 % up to {text(told['p99'])}, {told['count']:,} times"

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.quantities import seconds, size
 from zeo_client.cli.status import chosen, time_of
 from zeo_client.monitoring import Figures, ask
 
@@ -20,6 +21,8 @@ _COLUMNS: Final = (
     *("storage", "loads", "stores", "commits", "conflicts", "resolved", "aborts"),
     *("clients", "open", "waits", "last"),
 )
+_WIDE_COLUMNS: Final = ("group", "write", "99 %", "unread", "in", "out")  # zeod tells these, ZEO's servers do not
+_WIDE_FROM: Final = 110  # columns of the terminal
 _COUNTERS: Final = ("loads", "stores", "commits", "conflicts", "conflicts_resolved", "aborts")
 
 
@@ -42,16 +45,22 @@ def top(where: Place, interval: float, count: int | None, timeout: float) -> Non
             for _ in range(count) if count else itertools.count():
                 time.sleep(interval)
                 now, now_s = chosen(ask(where.address, timeout), where), time.monotonic()
-                live.update(table(str(where.address), before, now, now_s - before_s), refresh=True)
+                wide = console.width >= _WIDE_FROM
+                live.update(table(str(where.address), before, now, now_s - before_s, wide=wide), refresh=True)
                 before, before_s = now, now_s
         except KeyboardInterrupt:
             pass  # how one leaves
 
 
-def table(title: str, before: Mapping[str, Figures], now: Mapping[str, Figures], elapsed_s: float) -> Table:
-    """Return the table of what happened between two looks at the figures, a row for each storage."""
-    # within the 80 columns of the smallest terminal
-    made = Table(*_COLUMNS, title=f"{title}, per second", title_justify="left", box=None, padding=(0, 1, 0, 0))
+def table(
+    title: str, before: Mapping[str, Figures], now: Mapping[str, Figures], elapsed_s: float, *, wide: bool = False
+) -> Table:
+    """Return the table of what happened between two looks at the figures, a row for each storage.
+
+    It fits into the 80 columns of the smallest terminal, unless it is to be `wide`.
+    """
+    columns = (*_COLUMNS[:-1], *_WIDE_COLUMNS, _COLUMNS[-1]) if wide else _COLUMNS
+    made = Table(*columns, title=f"{title}, per second", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in made.columns[1:-1]:
         column.justify = "right"
     for name, figures in now.items():
@@ -64,6 +73,32 @@ def table(title: str, before: Mapping[str, Figures], now: Mapping[str, Figures],
             str(figures["connections"]),
             str(figures["active_txns"]),
             str(figures["waiting"]),
+            *(_writing(earlier, figures, elapsed_s) if wide else ()),
             time_of(str(figures["last-transaction"])).rpartition(" ")[2],
         )
     return made
+
+
+def _writing(earlier: Figures, now: Figures, elapsed_s: float) -> tuple[str, ...]:
+    """Return what the wide table has more: group size, write time, its 99 %, backlog, bytes in and out a second."""
+    if "group_sizes" not in now:
+        return ("-",) * len(_WIDE_COLUMNS)
+    group, write = _mean(earlier, now, "group_sizes"), _mean(earlier, now, "write_seconds")
+    p99 = now["write_seconds"]["p99"]
+    rates = [max(0, now[key] - earlier.get(key, 0)) / elapsed_s for key in ("bytes_in", "bytes_out")]
+    return (
+        "-" if group is None else f"{group:.1f}",
+        "-" if write is None else seconds(write),
+        "-" if p99 is None else seconds(p99),
+        size(now["backlog_bytes"]),
+        *map(size, rates),
+    )
+
+
+def _mean(earlier: Figures, now: Figures, key: str) -> float | None:
+    """Return the mean of a histogram's values since an earlier look, None without values."""
+    before = earlier.get(key, {"count": 0, "sum": 0.0})
+    if now[key]["count"] < before["count"]:  # restarted
+        before = {"count": 0, "sum": 0.0}
+    count = now[key]["count"] - before["count"]
+    return (now[key]["sum"] - before["sum"]) / count if count else None

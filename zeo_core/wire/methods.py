@@ -16,6 +16,7 @@ __all__ = [
     "BLOB_CHUNK_MAX_BYTES",
     "BULK_LOADING",
     "CLIENT_CALLS",
+    "CLIENT_LIST",
     "CLIENT_RESOLUTION",
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
@@ -34,6 +35,9 @@ BLOB_CHUNK_MAX_BYTES = 16 * 1024 * 1024
 
 BULK_LOADING = "bulk-loading"
 """An extension of zeod: load_many, which loads many objects, and those that they refer to, in one call."""
+
+CLIENT_LIST = "clients"
+"""An extension of zeod: the call `clients` tells who else uses the storage."""
 
 CLIENT_RESOLUTION = "client-resolution"
 """An extension of zeod: a client that resolves conflicts may say so with each vote, whatever the server's settings for
@@ -407,6 +411,13 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "Drop the revisions that were replaced by `time` and the objects out of use then; StorageError.",
     ),
     Method("server_status", (), "a map of figures", _READER, "What the server is doing."),
+    Method(
+        "clients",
+        (),
+        "a list of maps: storage, label, address, read_only, since, loads, commits, ...",
+        _READER,
+        "Who is connected to the storage, and what each client does.",
+    ),
     Method("set_client_label", (Argument("label", "text", _text),), None, _READER, "Name this client in the log."),
     Method("ping", (), "None", _READER, "Show that the server answers."),
 )

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
+from time import perf_counter
 
 from zeo_core.errors import (
     ConflictError,
@@ -39,10 +40,10 @@ from zeo_server.commit.timeout import Timeouts
 from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, ServerTransaction
 from zeo_server.commit.undoing import repeated_blobs, undo_writes
 from zeo_server.commit.uploads import Uploads
+from zeo_server.counters import Counters
 from zeo_server.invalidation import Audience, InvalidationLog
 from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.packing import Packing
-from zeo_server.status import Counters, StorageStatus
 from zeo_server.undo_lines import UndoLines
 
 __all__ = ["Coordinator"]
@@ -82,8 +83,8 @@ class Coordinator:
         self._open: dict[Member, dict[Hashable, ServerTransaction]] = {}
         self._in_doubt: set[ServerTransaction] = set()
         self._promised_bytes = 0  # of all transactions in doubt
-        self._locks: ObjectLocks[ServerTransaction] = ObjectLocks()
-        self._timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
+        self.locks: ObjectLocks[ServerTransaction] = ObjectLocks()
+        self.timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name, limits)
         self.uploads = Uploads(storage, loop, name, limits)
         self._stopping: str | None = None
@@ -176,9 +177,10 @@ class Coordinator:
         """
         transaction = self._find(member, txn_id)
         transaction.move(Step.VOTE)
+        transaction.vote_s = transaction.vote_s or perf_counter()
         transaction.answer = answer
         transaction.resolves = resolves or self._clients_resolve
-        self._timeouts.stop(transaction)
+        self.timeouts.stop(transaction)
         if transaction.undos and isinstance(self.storage, Undoes):
             tids, staged = transaction.undos, dict(transaction.writes)
             future = self.uploads.run(partial(undo_writes, self.storage, tids, staged))
@@ -218,10 +220,11 @@ class Coordinator:
             self._refuse(transaction, checked.fault)
             self._release([transaction])
             return
-        if not self._locks.covers(transaction, writes, reads):
+        if not self.locks.covers(transaction, writes, reads):
             self._release([transaction])  # what it holds from an earlier vote, when it had fewer objects
-            if not self._locks.request(transaction, writes, reads):
-                _log.debug("%s: %r waits for its locks, as %d do", self.name, transaction, self._locks.waiting())
+            if not self.locks.request(transaction, writes, reads):
+                transaction.waits_s = perf_counter()
+                _log.debug("%s: %r waits for its locks, as %d do", self.name, transaction, self.locks.waiting())
                 return
         if not self._answer_vote(transaction, checked):
             self._release([transaction])
@@ -230,8 +233,9 @@ class Coordinator:
         """Have a voted transaction written; `answer` gets its tid when it is on disk and visible, or the error."""
         transaction = self._find(member, txn_id)
         transaction.move(Step.FINISH)
+        transaction.finish_s = perf_counter()
         transaction.answer = answer
-        self._timeouts.stop(transaction)
+        self.timeouts.stop(transaction)
         member.finishing += 1
         self._writer.submit(transaction, transaction.prepared(), transaction.size_bytes)
 
@@ -243,7 +247,7 @@ class Coordinator:
 
     def change_timeout(self, timeout_s: float) -> None:
         """Give clients that much time between vote and finish from now on; 0 for ever."""
-        self._timeouts.change(timeout_s)
+        self.timeouts.change(timeout_s)
 
     def change_limits(self, limits: Limits) -> None:
         """Let other limits hold for what begins from now on."""
@@ -253,16 +257,10 @@ class Coordinator:
         """Return the figures of get_info that a commit changes."""
         return {"length": self.storage.object_count(), "size": self.storage.byte_size()}
 
-    def status(self) -> StorageStatus:
-        """Return this storage's figures as of now."""
-        return StorageStatus.of(
-            self.counters,
-            connections=len(self.audience),
-            waiting=self._locks.waiting(),
-            locked_for_s=self._timeouts.longest_s(),
-            last_tid=self.storage.last_tid(),
-            timeout_enabled=self._timeouts.timeout_s > 0,
-        )
+    def transactions_of(self, member: Member) -> tuple[int, bool]:
+        """Return how many transactions a client has open, and whether one of them holds locks."""
+        mine = self._open.get(member, {}).values()
+        return len(mine), any(map(self.locks.holds, mine))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -284,7 +282,7 @@ class Coordinator:
         # The writer posts its outcomes before it ends, so they are dealt with before this returns.
         await self._loop.run_in_executor(None, self._writer.close)
         await self.uploads.close()
-        self._timeouts.close()
+        self.timeouts.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -352,7 +350,7 @@ class Coordinator:
             self._grant(transaction)
         elif transaction.resolves:
             transaction.move(Step.CONFLICT)
-            self._timeouts.start(transaction)
+            self.timeouts.start(transaction)
             _give(transaction, [conflict.as_map(self._committed_data(conflict)) for conflict in left])
         else:
             self._refuse(transaction, left[0].error())
@@ -371,7 +369,7 @@ class Coordinator:
         self._in_doubt.add(transaction)
         self._promised_bytes += transaction.size_bytes
         self._settled.clear()
-        self._timeouts.start(transaction)
+        self.timeouts.start(transaction)
         _give(transaction, list(transaction.resolved))
         if len(self._in_doubt) == 1:
             # Nobody else can finish before it but who votes from now on: the disk may begin while its client is told,
@@ -403,7 +401,7 @@ class Coordinator:
         transaction.drop()
         self.uploads.end_of(transaction)
         self.counters.active_txns -= 1
-        self._timeouts.stop(transaction)
+        self.timeouts.stop(transaction)
         mine = self._open.get(transaction.member)
         if mine is not None:
             del mine[transaction.id]
@@ -415,17 +413,18 @@ class Coordinator:
 
         A queue, not recursion: each refusal frees locks in turn, and a hundred may wait in a row for one hot object.
         """
-        ready = deque(granted for transaction in ended for granted in self._locks.release(transaction))
+        ready = deque(granted for transaction in ended for granted in self.locks.release(transaction))
         while ready:
             transaction = ready.popleft()
             if transaction.phase in ENDED:
                 continue  # its client left while it stood in this queue
+            self.counters.lock_wait_seconds.observe(perf_counter() - transaction.waits_s)
             if not self._answer_vote(transaction, self._check(transaction)):
-                ready.extend(self._locks.release(transaction))
+                ready.extend(self.locks.release(transaction))
 
     def _timed_out(self, transaction: ServerTransaction) -> None:
         member = transaction.member
-        reason = f"Transaction timeout after {self._timeouts.timeout_s:g} seconds"
+        reason = f"Transaction timeout after {self.timeouts.timeout_s:g} seconds"
         _log.critical("%s: %s: %r", self.name, reason, transaction)
         self._abort(transaction)
         member.disconnect(reason)
@@ -446,6 +445,8 @@ class Coordinator:
                 _give(transaction, outcome.error)
         else:
             try:
+                self.counters.write_seconds.observe(outcome.seconds)
+                self.counters.group_sizes.observe(len(outcome.keys))
                 self._publish(outcome.keys, outcome.group)
             except Exception:  # noqa: BLE001 - whatever it is, what is shown is no longer what is on disk
                 _log.critical("%s: transactions are on disk that could not be shown", self.name, exc_info=True)
@@ -474,7 +475,7 @@ class Coordinator:
             self.audience.tell(self._encoder.one_way("invalidateTransaction", (tid, oids)), but=transaction.member)
             if not info:
                 info.append(self._encoder.one_way("info", (self.info(),)))
-            self.counters.commits += 1
+            self.counters.committed(transaction.vote_s, transaction.finish_s)
             self._end(transaction, Step.WRITTEN)
             if transaction.member in self._open:
                 transaction.member.send(info[0])

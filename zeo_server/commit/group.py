@@ -9,6 +9,7 @@ in the server's loop, to which every outcome is posted.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
@@ -36,6 +37,7 @@ class Outcome(NamedTuple, Generic[Key]):
     keys: Sequence[Key]
     group: WrittenGroup | None
     error: Exception | None
+    seconds: float = 0.0  # that the writing took
 
 
 class _Job(NamedTuple, Generic[Key]):
@@ -131,6 +133,7 @@ class GroupWriter(Generic[Key]):
 
     def _write(self, group: list[_Job[Key]]) -> None:
         keys = [job.key for job in group]
+        start_s = time.perf_counter()
         try:
             written = self._storage.write_group([job.transaction for job in group])
         except StorageClosedError as error:
@@ -148,4 +151,4 @@ class GroupWriter(Generic[Key]):
                 _log.error("a transaction was not written: %s", error, exc_info=not isinstance(error, _EXPECTED))
                 self._post(Outcome(keys, None, error))
         else:
-            self._post(Outcome(keys, written, None))
+            self._post(Outcome(keys, written, None, time.perf_counter() - start_s))

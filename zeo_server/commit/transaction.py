@@ -89,8 +89,9 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        *("_prepared", "answer", "blob_bytes", "blobs", "checks", "error", "id", "limits", "member", "metadata"),
-        *("phase", "resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos", "writes"),
+        *("_prepared", "answer", "blob_bytes", "blobs", "checks", "error", "finish_s", "id", "limits", "member"),
+        *("metadata", "phase", "resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos"),
+        *("vote_s", "waits_s", "writes"),
     )
 
     def __init__(self, member: Member, txn_id: Hashable, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -114,6 +115,8 @@ class ServerTransaction:
         self._prepared: PreparedTransaction | None = None
         self.blobs: dict[Oid, BlobSource] = {}  # what the objects' blobs are made of, until the vote
         self.stage: BlobStage | None = None  # the blobs themselves, from the vote on
+        # when it was first voted, when it last began to wait for locks, when it was to be finished; of perf_counter
+        self.vote_s = self.waits_s = self.finish_s = 0.0
 
     def __repr__(self) -> str:
         return f"<transaction {self.id!r}, {self.phase.value}>"

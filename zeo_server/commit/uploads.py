@@ -195,6 +195,10 @@ class Uploads:
         self._closed = False
         self._coming: dict[Hashable, Upload] = {}
 
+    def __len__(self) -> int:
+        """Return how many blobs are coming in."""
+        return len(self._coming)
+
     def run(self, function: Callable[[], Result]) -> "asyncio.Future[Result]":
         """Have a thread for blobs call `function`; or call it at once when the server stops and they have ended."""
         if not self._closed:

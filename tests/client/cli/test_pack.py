@@ -1,3 +1,10 @@
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
 from datetime import datetime
 
 import click
@@ -6,7 +13,11 @@ import pytest
 import zeo_client
 from tests.client.cli.commands import zeo
 from tests.fixtures_zeod import StartZeod
+from tests.server.in_process import in_process
 from zeo_client.cli.pack import until
+from zeo_client.transport.address import parse_address
+from zeo_core.storage import Progress
+from zeo_server.storages.mapping import MappingStorage
 
 
 def test_a_server_packs(start_zeod: StartZeod) -> None:
@@ -25,6 +36,37 @@ def test_a_server_packs(start_zeod: StartZeod) -> None:
         assert "is being packed" in out
         with db.transaction() as conn:
             assert conn.root()["number"] == 19
+
+
+class Slow(MappingStorage):
+    """Its pack is half done until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Generator[Progress, None, None]:
+        yield Progress("half", 1, 2)
+        assert self.goes_on.wait(30)
+        yield Progress("half", 2, 2)
+
+
+def test_on_a_terminal_it_shows_how_far_the_server_is() -> None:
+    storage = Slow()
+    with in_process({"1": storage}) as server:
+        terminal, its_end = os.openpty()
+        command = [sys.executable, "-m", "zeo_client.cli.main", "pack", str(parse_address(server.address))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its_end, text=True) as process:
+            os.close(its_end)
+            shown = ""
+            while not re.search(r"half.* 50%", shown):
+                assert select.select([terminal], [], [], 30)[0], shown
+                shown += os.read(terminal, 10_000).decode()
+            storage.goes_on.set()
+            assert process.stdout is not None
+            assert "packed, " in process.stdout.read()
+        os.close(terminal)
+    assert process.returncode == 0
 
 
 def test_a_server_that_cannot(start_zeod: StartZeod) -> None:

@@ -24,6 +24,7 @@ from zeo_core.wire.codec import decode
 from zeo_core.wire.frames import HEADER_BYTES
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.limits import Limits
+from zeo_server.status import StorageStatus
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -237,7 +238,7 @@ async def test_one_who_votes_and_sleeps_delays_only_those_who_want_its_objects(c
     for txn in range(5):
         await other.commit(txn, (pack_id(100 + txn), ZERO_TID, b"free"))
     assert rival.answers(1) == []
-    assert coordinator.status().waiting == 1
+    assert coordinator.locks.waiting() == 1
     coordinator.abort(sleeper, 1)
     assert await rival.answer(1) == []
 
@@ -263,11 +264,11 @@ async def test_a_long_row_of_losers_is_answered(coordinator: Coordinator) -> Non
     for loser in losers:
         loser.begin(1, (A, ZERO_TID, b"two"))
         loser.vote(1)
-    assert coordinator.status().waiting == len(losers)
+    assert coordinator.locks.waiting() == len(losers)
     winner.finish(1)
     for loser in losers:
         assert isinstance(await loser.answer(1), ConflictError)
-    assert coordinator.status().waiting == 0
+    assert coordinator.locks.waiting() == 0
 
 
 async def test_a_voter_that_disconnects_frees_its_locks(coordinator: Coordinator) -> None:
@@ -467,7 +468,7 @@ async def test_status_counts(coordinator: Coordinator) -> None:
     coordinator.abort(client, 3)
     client.begin(4, (B, ZERO_TID, b"two"))
     client.vote(4)
-    status = coordinator.status().as_map()
+    status = StorageStatus.of(coordinator).as_map()
     expected = {"commits": 1, "stores": 3, "aborts": 2, "conflicts": 1, "active_txns": 1, "connections": 1}
     assert {key: status[key] for key in expected} == expected
     assert status["last-transaction"] == tid.hex()

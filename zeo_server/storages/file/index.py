@@ -64,6 +64,10 @@ class Index:
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in list(self._buckets.values()))
 
+    def memory_bytes(self) -> int:
+        """Return how many bytes the entries take; the arrays that hold them have up to as much room again."""
+        return len(self) * _ENTRY_SIZE
+
     def highest_oid(self) -> Oid:
         """Return the highest oid, eight zero bytes if there is none."""
         if not self._buckets:

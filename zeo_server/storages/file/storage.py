@@ -35,6 +35,7 @@ from zeo_core.transaction import (
     Revision,
     UndoEntry,
 )
+from zeo_server.histogram import Distribution
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import MAGIC, MAGIC_SIZE
 from zeo_server.storages.file.generation import Generation
@@ -175,6 +176,14 @@ class FileStorage(LoggedStorage):
         """Return how long the file is, up to the end of the last published transaction."""
         return self._opened().end
 
+    def index_bytes(self) -> int:
+        """Return how many bytes the entries of the index take in memory, without the room to grow."""
+        return self._opened().index.memory_bytes()
+
+    def sync_seconds(self) -> Distribution | None:
+        """Return how long bringing commits to disk took, None if the storage is read-only."""
+        return None if self._writer is None else self._writer.syncs.frozen()
+
     def check_room(self, byte_count: int) -> None:
         """Take room on the disk for `byte_count` bytes of promised commits; StorageFullError if there is none.
 
@@ -279,7 +288,8 @@ class FileStorage(LoggedStorage):
         with self._switch_lock:
             generation.scan_to(old.end - new.distance)
             self._generation = generation
-        self._writer = Writer(self._path, new.descriptor, writer.end - new.distance, writer.last_tid, new.room)
+        end = writer.end - new.distance
+        self._writer = Writer(self._path, new.descriptor, end, writer.last_tid, new.room, writer.syncs)
         if new.fault:
             self._writer.close(new.fault)
         self._index_saver.forget()

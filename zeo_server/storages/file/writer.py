@@ -21,6 +21,7 @@ from typing import NamedTuple
 from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import ObjectWrite, PreparedTransaction
+from zeo_server.histogram import SECONDS, Histogram
 from zeo_server.storages import durable
 from zeo_server.storages.file.format import (
     DATA_HEADER,
@@ -155,8 +156,19 @@ def _pointed(write: ObjectWrite, repeated: FindRepeated) -> tuple[bytes, int]:
 class Writer:
     """Appends to one Data.fs; used by one thread at a time."""
 
-    def __init__(self, path: str, descriptor: Descriptor, end: int, last_tid: Tid, room: Room | None = None) -> None:
-        """Append at `end`, with tids later than `last_tid`; `room` is what is taken of the disk behind it already."""
+    def __init__(
+        self,
+        path: str,
+        descriptor: Descriptor,
+        end: int,
+        last_tid: Tid,
+        room: Room | None = None,
+        syncs: Histogram | None = None,
+    ) -> None:
+        """Append at `end`, with tids later than `last_tid`; `room` is what is taken of the disk behind it already.
+
+        `syncs` is told how long each sync takes.
+        """
         self._path = path
         self._descriptor = descriptor
         self._end = end
@@ -165,6 +177,8 @@ class Writer:
         self._anticipated: tuple[PreparedTransaction, _Layout] | None = None  # appended and synced, not finished
         self.room = room or Room(path, descriptor, end)
         """What votes ask for room behind the end."""
+        self.syncs = syncs or Histogram(SECONDS)
+        """How long bringing to disk has taken, in seconds."""
 
     def write(
         self,
@@ -255,7 +269,7 @@ class Writer:
     def _sync(self) -> None:
         """Bring what was appended to disk."""
         with self._end_of_writing():
-            durable.sync_data(self._descriptor.fd)
+            self._sync_data()
 
     def _place(self, place: Place, tids: Sequence[Tid]) -> None:
         """Let the blobs go to their places, while a crash still leaves records by which they are found (blobs.py)."""
@@ -270,7 +284,12 @@ class Writer:
         with self._end_of_writing():
             for position, status in marks:
                 self._write_at(status, position)
-            durable.sync_data(self._descriptor.fd)
+            self._sync_data()
+
+    def _sync_data(self) -> None:
+        start_s = time.perf_counter()
+        durable.sync_data(self._descriptor.fd)
+        self.syncs.observe(time.perf_counter() - start_s)
 
     @contextmanager
     def _end_of_writing(self) -> Iterator[None]:

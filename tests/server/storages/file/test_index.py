@@ -109,3 +109,4 @@ def test_samples_are_entries_from_all_over(count: int) -> None:
 def test_it_takes_8_bytes_an_object_on_disk() -> None:
     index = index_of({pack_id(number): number + 1 for number in range(65_536)})
     assert sum(map(len, index.saved(4))) < 65_536 * 8 + 100
+    assert index.memory_bytes() == 65_536 * 8

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -23,6 +25,7 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id
 from zeo_core.storage import Commits, Iterates, Loads, Transacts
+from zeo_server.status import Measured
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file import storage as storage_module
 from zeo_server.storages.mapping import MappingStorage
@@ -310,3 +313,19 @@ def test_load_serial_of_an_unknown_object(tmp_path: Path) -> None:
     with pytest.raises(POSKeyError):
         storage.load_serial(A, ZERO_TID)
     storage.close()
+
+
+def test_it_tells_what_its_index_and_its_syncs_take_also_after_a_pack(tmp_path: Path) -> None:
+    with closing(FileStorage(tmp_path / "Data.fs", pack_gc=False)) as storage:
+        assert isinstance(storage, Measured)
+        for number in (1, 2):
+            commit(storage, {pack_id(number): b"data"})
+        syncs = storage.sync_seconds()
+        assert syncs is not None
+        assert syncs.total == 4
+        assert storage.index_bytes() == 2 * 8
+        for _ in storage.pack_steps(time.time()):
+            pass
+        assert storage.sync_seconds() == syncs
+    with closing(FileStorage(tmp_path / "Data.fs", read_only=True)) as reading:
+        assert reading.sync_seconds() is None
