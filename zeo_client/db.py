@@ -15,6 +15,7 @@ from zeo_client.attempts import DEFAULT_ATTEMPTS, Attempts
 from zeo_client.broken import find_class
 from zeo_client.connection import Connection
 from zeo_client.creation import ensure_root
+from zeo_client.events import DatabaseClosed, DatabaseOpened, tell, tell_of_end
 from zeo_client.foreign import contract_of
 from zeo_client.historical import Moment, tid_before
 from zeo_client.pool import NEVER_S, ConnectionPool
@@ -105,6 +106,11 @@ class DB:
                 self.storage.close()
             raise
         databases[database_name] = self
+        try:
+            tell(DatabaseOpened(self))
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<DB {self.database_name!r} on {self.storage.name()}>"
@@ -255,6 +261,7 @@ class DB:
             connection.release()
         self.storage.close()
         self.databases = {}  # so that the others can go
+        tell_of_end(DatabaseClosed(self))
 
     @property
     def closed(self) -> bool:
