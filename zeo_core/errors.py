@@ -10,6 +10,7 @@
     |  +- FileFormatError               a file is not what it claims; carries path and position
     |  +- UndoError                     the transaction cannot be undone; wire: ZODB.POSException.UndoError
     |  |  +- MultipleUndoErrors         nor can it, for several objects; wire: ZODB.POSException.MultipleUndoErrors
+    |  +- MetadataError (TypeError)     what is said of a transaction cannot be kept; wire: builtins.TypeError
     |  +- UnknownIteratorError (KeyError)   a walk over the log that has ended; wire: builtins.KeyError
     |  +- RecordFormatError             an object's record is of an unknown format, or damaged
     |  +- FileLockedError               another process has the database open; carries path
@@ -63,6 +64,7 @@ __all__ = [
     "FileLockedError",
     "InvalidObjectReference",
     "LocalProtocolError",
+    "MetadataError",
     "MultipleUndoErrors",
     "OpenedBlobError",
     "POSKeyError",
@@ -229,6 +231,12 @@ class MultipleUndoErrors(UndoError):
 
     def __str__(self) -> str:
         return "cannot undo: " + ", ".join(f"{reason} (oid {oid_repr(oid)})" for oid, reason in self.errors)
+
+
+class MetadataError(StorageError, TypeError):
+    """What a client says of a transaction could not be kept, or read again by others."""
+
+    wire_name: ClassVar[str] = "builtins.TypeError"
 
 
 class UnknownIteratorError(StorageError, KeyError):

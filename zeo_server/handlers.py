@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from zeo_core.errors import POSKeyError, StorageError
+from zeo_core.errors import MetadataError, POSKeyError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, successor
 from zeo_core.storage import ServedStorage, Undoes
 from zeo_core.transaction import Revision
@@ -180,7 +180,9 @@ def _tpc_begin(
     try:
         transaction.metadata = metadata_from_wire(user, description, extension)
         transaction.restore_as(tid, _text(status))
-    except (TypeError, StorageError) as error:
+    except TypeError as error:
+        transaction.doom(MetadataError(str(error)))  # the client's fault: no bug to be logged with its traceback
+    except StorageError as error:
         transaction.doom(error)
 
 

@@ -211,7 +211,9 @@ def test_an_object_is_deleted_if_its_serial_is_named(logged: Undoing) -> None:
 def test_objects_are_walked_in_order_and_deleted_ones_left_out(logged: Undoing) -> None:
     with pytest.raises(ValueError, match="no object"):
         logged.record_iternext()
-    oids = [ROOT_OID, A, B, pack_id(65_535), pack_id(65_536), pack_id(2**40), b"\xff" * 8]
+    oids = [ROOT_OID, A, B, pack_id(65_535), pack_id(65_536), pack_id(2**31)]
+    if isinstance(logged, LoggedStorage):  # a server takes no such oids from its clients
+        oids += [pack_id(2**40), b"\xff" * 8]
     tid = commit(logged, {oid: b"%d" % number for number, oid in enumerate(oids)})
     delete(logged, B, tid)
     walked, following = [], None

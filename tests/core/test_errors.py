@@ -35,6 +35,7 @@ EXAMPLES: list[tuple[Exception, str]] = [
         errors.MultipleUndoErrors([(OID, "changed since"), (ZERO_TID, "gone")]),
         "cannot undo: changed since (oid 0x2a), gone (oid 0x00)",
     ),
+    (errors.MetadataError("text"), "text"),
     (errors.UnknownIteratorError(3), "no iterator 3 is open"),
     (errors.RecordFormatError("text"), "text"),
     (errors.FileLockedError("Data.fs"), "Data.fs: in use by another process"),

@@ -175,7 +175,11 @@ def test_abort_forgets(fresh: InProcess) -> None:
     ],
 )
 def test_a_transaction_that_cannot_be_kept_is_refused_at_the_vote(
-    client: RawClient, metadata: tuple[object, ...], error: type[Exception], text: str
+    client: RawClient,
+    metadata: tuple[object, ...],
+    error: type[Exception],
+    text: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     client.one_way("tpc_begin", 1, *metadata)
     client.one_way("storea", pack_id(50), ZERO_TID, b"data", 1)
@@ -183,6 +187,7 @@ def test_a_transaction_that_cannot_be_kept_is_refused_at_the_vote(
         client.call("vote", 1)
     with pytest.raises(POSKeyError):
         client.load(pack_id(50))
+    assert not [line for line in caplog.records if line.exc_info], "the client's fault is no bug"
 
 
 def test_history(fresh: InProcess) -> None:
