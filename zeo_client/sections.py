@@ -50,7 +50,8 @@ _FILE_OPTIONS = ("read_only", "quota", "pack_gc", "pack_keep_old")
 _CLIENT_OPTIONS = (
     "storage",
     "cache_size",
-    "cache_path",
+    "memory_cache_size",
+    "cache",
     "name",
     "client",
     "var",

@@ -4,7 +4,6 @@ What arrives is applied in the order of the stream by whichever thread reads it 
 the cache and all invalidations happen in one order, and last_tid moves last (lessons B1, B4, B15).
 """
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from ssl import SSLContext
 from typing import Any, Self, cast
 
 from zeo_client import replies
-from zeo_client.cache.memory import MemoryCache
+from zeo_client.cache.opening import CACHE_BYTES, cache_path, open_cache
 from zeo_client.iteration import RemoteLog
 from zeo_client.open_transactions import OpenTransactions
 from zeo_client.prefetch import prefetch, prefetch_many
@@ -24,20 +23,16 @@ from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_client.transport.supervisor import Supervisor
 from zeo_client.transport.tls import securing
 from zeo_client.undo_log import RemoteUndoLog
+from zeo_client.verification import ServerChanges
 from zeo_core.errors import ReadOnlyError, RemoteProtocolError, StorageError
-from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, tid_repr
+from zeo_core.ids import Oid, Tid, is_id, tid_repr
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.methods import BULK_LOADING
 from zeo_core.zodb import ZODBLog
 
-__all__ = ["CACHE_BYTES", "OIDS_AT_ONCE", "ClientStorage"]
-
-logger = logging.getLogger(__name__)
-
-CACHE_BYTES = 20 * 1024 * 1024
-"""ZEO's default."""
+__all__ = ["OIDS_AT_ONCE", "ClientStorage"]
 
 OIDS_AT_ONCE = 100
 
@@ -48,7 +43,11 @@ class ClientStorage(ZODBLog):
     `storage` names one of the server's storages. The constructor waits up to `wait_timeout` seconds for the server
     (ClientDisconnected; ValueError if it has no such storage), unless `wait` is false. A call that comes while the
     server is away waits up to `reconnect_timeout` seconds, counted from when it was lost, then raises
-    ClientDisconnected; a call that is under way when the connection breaks raises it at once. `cache_size` is in bytes.
+    ClientDisconnected; a call that is under way when the connection breaks raises it at once.
+
+    `cache_size` is the size of the cache in bytes. With `cache`, a path, or with `client`, a name for a cache in the
+    directory `var`, it is the size of a disk cache that all processes of this host share which name the same one; over
+    it is a cache in memory of `memory_cache_size` bytes (docs/topics/caching.md).
 
     With `server_sync`, every transaction that is begun makes a round trip first, so that it sees all that any client
     had committed by then; without, what this client has heard of, which is at most a moment behind.
@@ -77,6 +76,10 @@ class ClientStorage(ZODBLog):
         storage: str = "1",
         *,
         cache_size: int = CACHE_BYTES,
+        memory_cache_size: int | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        client: str | None = None,
+        var: str | os.PathLike[str] | None = None,
         name: str = "",
         wait: bool = True,
         wait_timeout: float = 30.0,
@@ -97,7 +100,6 @@ class ClientStorage(ZODBLog):
         self._read_only = read_only
         self._client_label = client_label
         self._server_sync = server_sync
-        self._cache = MemoryCache(cache_size)
         self._sink: InvalidationSink | None = None
         self._info: dict[str, Any] = {}
         self._verifying: list[tuple[Tid, Sequence[Oid]]] | None = None
@@ -105,9 +107,11 @@ class ClientStorage(ZODBLog):
         self._oids: list[Oid] = []
         self._oids_generation: Channel | None = None
         secure = securing(ssl, ssl_server_hostname)
+        identity = "/".join(map(str, [*addresses, storage]))
+        self._cache = open_cache(cache_path(cache, client, var, storage), identity, cache_size, memory_cache_size)
         self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
         self._channel = self._supervisor.channel
-        self._read_ahead = ReadAhead(self._supervisor.current, self._brought, self._is_cached, cache_size)
+        self._read_ahead = ReadAhead(self._supervisor.current, self._brought, self._is_cached, self._cache.max_bytes)
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self._remembered)
@@ -118,6 +122,7 @@ class ClientStorage(ZODBLog):
                 self._supervisor.wait_ready(wait_timeout)
             except BaseException:
                 self._supervisor.close()
+                self._cache.close()
                 raise
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -238,7 +243,7 @@ class ClientStorage(ZODBLog):
         return int(self._info.get("size", 0))
 
     def cache_stats(self) -> dict[str, int]:
-        """Return the cache's hits, misses, bytes, max_bytes and number of revisions."""
+        """Return the cache's hits, misses, bytes, max_bytes, revisions; of a disk cache disk_hits and so on, too."""
         return self._cache.stats()
 
     def is_connected(self) -> bool:
@@ -275,6 +280,7 @@ class ClientStorage(ZODBLog):
     def close(self) -> None:
         """Disconnect for good."""
         self._supervisor.close()
+        self._cache.close()
 
     # -- two-phase commit -----------------------------------------------------------------------------------------
 
@@ -439,13 +445,11 @@ class ClientStorage(ZODBLog):
         What is pushed meanwhile waits, and is applied if it is later than what the verification covers (B9, B10).
         """
         self._verifying = []
-        known = self._cache.last_tid()
         server_tid: Tid = channel.call("register", (self._storage, self._read_only), replies.last_tid)
         self._info = channel.call("get_info", (), replies.info)
         if self._client_label:
             channel.send(encode_one_way("set_client_label", (self._client_label,)))
-        if known not in (server_tid, ZERO_TID):
-            server_tid = self._catch_up(channel, known, server_tid)
+        server_tid = self._cache.catch_up(server_tid, ServerChanges(channel, server_tid, self._name))
         if self._sink is not None:
             self._sink.invalidateCache()
         self._cache.advance(server_tid)
@@ -453,15 +457,3 @@ class ClientStorage(ZODBLog):
         for tid, oids in waiting:
             if tid > server_tid:
                 self._invalidated(channel, tid, oids)
-
-    def _catch_up(self, channel: Channel, known: Tid, server_tid: Tid) -> Tid:
-        """Forget what changed since `known`, everything if the server cannot tell; return the tid that now holds."""
-        answer = channel.call("getInvalidations", (known,), replies.changes) if known < server_tid else None
-        if answer is None or answer[0] < server_tid:
-            tids = tid_repr(known), tid_repr(server_tid)
-            logger.warning("%s: the cache, as of %s, cannot be brought up to %s and is dropped", self._name, *tids)
-            self._cache.clear()
-            return server_tid
-        tid: Tid = answer[0]
-        self._cache.forget(answer[1])
-        return tid

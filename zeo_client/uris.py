@@ -90,6 +90,8 @@ _FILE_CONVERTERS: Final[_Converters] = {
 _CLIENT_CONVERTERS: Final[_Converters] = {
     "storage": str,
     "cache_size": _bytes,
+    "memory_cache_size": _bytes,
+    "cache": str,
     "name": str,
     "client": str,
     "var": str,

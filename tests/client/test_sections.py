@@ -11,6 +11,7 @@ from tests.fixtures_tls import Authority
 from tests.fixtures_zeod import StartZeod
 from zeo_client import config
 from zeo_client.broken import find_class
+from zeo_client.storage import ClientStorage
 from zeo_core.errors import ConfigurationError, ReadOnlyError
 from zeo_core.ids import ZERO_TID
 from zeo_core.storage import HasBlobs
@@ -174,3 +175,22 @@ def test_a_connection_under_tls(start_zeod: StartZeod, tmp_path: Path, authority
     storage.close()
     with pytest.raises(ConfigurationError, match="/c"):
         config.storageFromString(f"<zeoclient>\nserver {address}\n<ssl>\ncertificate /c\n</ssl>\n</zeoclient>")
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "directory"),
+    [
+        ("zeoclient", "cache-path {}/objects", "objects.zeodcache"),
+        ("clientstorage", "cache-path {}/objects", "objects.zeodcache"),
+        ("zeoclient", "client app\nvar {}", "app-1.zeodcache"),
+    ],
+)
+def test_a_cache_on_disk(start_zeod: StartZeod, tmp_path: Path, section: str, keys: str, directory: str) -> None:
+    address = "{}:{}".format(*start_zeod("-f", "Data.fs").address)
+    text = f"server {address}\n{keys.format(tmp_path)}\ncache-size 1MB\nmemory-cache-size 10KB"
+    storage = config.storageFromString(f"<{section}>\n{text}\n</{section}>")
+    assert isinstance(storage, ClientStorage)
+    stats = storage.cache_stats()
+    assert (stats["max_bytes"], stats["disk_max_bytes"]) == (10 * 1024, 1024**2)
+    storage.close()
+    assert (tmp_path / directory / "1.cache").exists()

@@ -64,6 +64,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Called]:
 
 def test_the_options_of_a_server(connected: Callable[[str], Called]) -> None:
     query = "storage=main&cache_size=30MB&wait=off&wait_timeout=2.5&read_only=1&client_label=me&blob_cache_size=1gb"
+    query += "&cache=/c&memory_cache_size=1kb"
     address, options = connected(f"zeo://db1:9000?{query}")
     assert address == ("db1", 9000)
     assert options == {
@@ -74,6 +75,8 @@ def test_the_options_of_a_server(connected: Callable[[str], Called]) -> None:
         "read_only": True,
         "client_label": "me",
         "blob_cache_size": 1 << 30,
+        "cache": "/c",
+        "memory_cache_size": 1 << 10,
     }
     assert connected("zeod://db1/other?wait_for_server_on_startup=0") == (
         ("db1", 9672),

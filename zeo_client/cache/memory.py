@@ -9,7 +9,7 @@ has heard of them, too (B4).
 import threading
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from zeo_core.ids import ZERO_TID, Oid, Tid, successor
 from zeo_core.transaction import Revision
@@ -33,6 +33,8 @@ class MemoryCache:
         self._last_tid: Tid = ZERO_TID
         self._horizon: Tid = successor(ZERO_TID)
         self._hits = self._misses = 0
+        self.cleared = 0
+        """How often it was cleared: what was read elsewhere before may not be kept after it, see `keep`."""
 
     def last_tid(self) -> Tid:
         """Return the tid up to which this cache knows all changes."""
@@ -71,14 +73,19 @@ class MemoryCache:
         if len(revision.data) + ENTRY_OVERHEAD_BYTES > self.max_bytes:
             return  # it would drive out all others, and itself
         with self._lock:
-            if revision.end_tid is None:
-                known = self._revisions.get(oid)
-                if known is None or known.tid < revision.tid:
-                    self._drop_current(oid)
-                    self._add(oid, revision)
-            else:
-                self._add_older(oid, revision)
-            self._evict()
+            self._store(oid, revision)
+
+    def keep(self, oid: Oid, revision: Revision, until: Tid, cleared: int) -> None:
+        """Keep a revision that was found elsewhere, current up to `until` if its end_tid is None.
+
+        Only if that is as far as all is known here; and if it was looked for after the last clearing of `cleared`.
+        """
+        if len(revision.data) + ENTRY_OVERHEAD_BYTES > self.max_bytes:
+            return
+        with self._lock:
+            is_known_here = revision.end_tid is not None or self._horizon <= successor(until)
+            if is_known_here and cleared == self.cleared and revision.tid <= self._last_tid:
+                self._store(oid, revision)
 
     def invalidate(self, tid: Tid, oids: Iterable[Oid]) -> None:
         """Take note that transaction `tid` replaced the current revisions of `oids`: they are older ones now.
@@ -106,6 +113,25 @@ class MemoryCache:
             self._revisions.clear()
             self._older.clear()
             self._bytes = 0
+            self.cleared += 1
+
+    def catch_up(self, server_tid: Tid, ask: Callable[[Tid], tuple[Tid, Sequence[Oid]] | None]) -> Tid:
+        """Forget what changed since the last tid, everything if `ask` cannot tell; return the tid that now holds.
+
+        `server_tid` is the server's last transaction. `advance` is to follow.
+        """
+        known = self._last_tid
+        if known == ZERO_TID:
+            return server_tid
+        answer = ask(known)
+        if answer is None:
+            self.clear()
+            return server_tid
+        self.forget(answer[1])
+        return answer[0]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to write."""
 
     def stats(self) -> dict[str, int]:
         """Return hits, misses, bytes, max_bytes and the number of revisions."""
@@ -119,6 +145,16 @@ class MemoryCache:
             }
 
     # The rest runs under the lock.
+
+    def _store(self, oid: Oid, revision: Revision) -> None:
+        if revision.end_tid is None:
+            known = self._revisions.get(oid)
+            if known is None or known.tid < revision.tid:
+                self._drop_current(oid)
+                self._add(oid, revision)
+        else:
+            self._add_older(oid, revision)
+        self._evict()
 
     def _load_older(self, oid: Oid, tid: Tid) -> Revision | None:
         tids = self._older[oid]

@@ -282,3 +282,43 @@ def test_threads_find_pairs_that_belong_together() -> None:
     for reader in readers:
         reader.join()
     assert wrong == []
+
+
+def test_what_is_found_elsewhere_is_kept_if_it_is_known_to_be_current() -> None:
+    cache = cache_at(T3)
+    cache.keep(A, Revision(b"a", T1, None), T3, cache.cleared)
+    cache.keep(B, Revision(b"b", T1, None), T2, cache.cleared)
+    cache.keep(C, Revision(b"c", T1, T2), T1, cache.cleared)
+    assert [cache.load_before(oid, T2) is not None for oid in (A, B, C)] == [True, False, True]
+
+
+def test_what_was_found_before_a_change_is_not_kept() -> None:
+    """The change is heard, and applied, between the finding and the keeping (lesson B1)."""
+    cache = cache_at(T3)
+    cache.invalidate(T4, [A])
+    cache.keep(A, Revision(b"a", T1, None), T3, cache.cleared)
+    cache.advance(T4)
+    assert cache.load_before(A, T4) is None
+    cache.keep(A, Revision(b"a", T5, None), T5, cache.cleared)  # another process has heard of it already
+    assert cache.load_before(A, MAX_TID) is None
+
+
+def test_what_was_found_before_a_clearing_is_not_kept() -> None:
+    cache = cache_at(T3)
+    cleared = cache.cleared
+    cache.clear()
+    cache.keep(A, Revision(b"a", T1, T2), T3, cleared)
+    assert cache.load_before(A, T2) is None
+
+
+def test_a_cache_is_brought_up() -> None:
+    cache = MemoryCache(1_000_000)
+    assert cache.catch_up(T1, lambda _known: None) == T1
+    cache.advance(T1)
+    for oid in (A, B):
+        cache.store(oid, Revision(b"x", T1, None))
+    assert cache.catch_up(T2, lambda known: (T3, [B]) if known == T1 else None) == T3
+    cache.advance(T3)
+    assert [cache.load_before(oid, T2) is not None for oid in (A, B)] == [True, False]
+    assert cache.catch_up(T4, lambda _known: None) == T4
+    assert cache.load_before(A, T2) is None
