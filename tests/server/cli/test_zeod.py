@@ -204,6 +204,16 @@ def checked(directory: Path, *args: str) -> tuple[int, list[str]]:
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
+def test_check_prints_the_limits_that_differ_from_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "zeo.conf").write_text(
+        "<zeo>\naddress 127.0.0.1:0\nmax-blob-size 1GB\nmax-clients 10000\n</zeo>\n"
+        "<mappingstorage>\n</mappingstorage>\n"
+    )
+    status, lines = checked(tmp_path, "-C", "zeo.conf")
+    assert status == 0
+    assert [line for line in lines if "limit" in line] == ["note: a limit of its own: max-blob-size 1073741824"]
+
+
 def test_check_says_whether_it_would_start(start_zeod: StartZeod, tmp_path: Path) -> None:
     write_configuration(tmp_path, "packer whatever")
     status, lines = checked(tmp_path, "-C", "zeo.conf")
