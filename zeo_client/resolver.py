@@ -31,11 +31,28 @@ class Resolver:
         self._load_serial = load_serial
         self._transform: Callable[[bytes], bytes] = _unchanged
         self._untransform: Callable[[bytes], bytes] = _unchanged
+        self._able: dict[str, bool] = {}  # by class name
 
     def use(self, sink: Any) -> None:
         """Take note of a DB through which records are compressed or encrypted (ZODB's IStorageWrapper)."""
         self._transform = getattr(sink, "transform_record_data", _unchanged)
         self._untransform = getattr(sink, "untransform_record_data", _unchanged)
+
+    def may_resolve(self, data: bytes | None) -> bool:
+        """Tell whether a conflict of an object with this record is worth asking about: the server waits meanwhile.
+
+        Those who all want one object whose class resolves nothing would each hold its lock for a round trip, in vain.
+        """
+        name = self._class_name(data)
+        if name is None:
+            return False
+        if name not in self._able:
+            module, _, attribute = name.rpartition(".")
+            try:
+                self._able[name] = hasattr(import_class(module, attribute), "_p_resolveConflict")
+            except (ImportError, AttributeError, ValueError):
+                self._able[name] = True  # a class inside another, say: resolving will tell
+        return self._able[name]
 
     def resolve(self, conflict: ToResolve, new: bytes | None) -> bytes:
         """Return the record that has both changes; ConflictError if there is none."""

@@ -1,6 +1,7 @@
 """Resolving conflicts on the client."""
 
 import pytest
+from persistent.mapping import PersistentMapping
 
 from tests.core.test_resolve import Counter, record, state_of
 from zeo_client.replies import ToResolve
@@ -56,3 +57,13 @@ def test_records_are_transformed_as_the_db_says() -> None:
     new = wrapper.transform_record_data(record(Counter, {"n": 12}))
     resolved = resolver.resolve(ToResolve(A, COMMITTED, READ, None), new)
     assert state_of(wrapper.untransform_record_data(resolved)) == {"n": 17}
+
+
+def test_only_what_may_be_resolved_is_offered() -> None:
+    resolver = Resolver("test", load_serial)
+    for _ in range(2):
+        assert resolver.may_resolve(record(Counter, {"n": 1}))
+        assert not resolver.may_resolve(record(PersistentMapping, {}))
+    assert not resolver.may_resolve(None)
+    assert not resolver.may_resolve(b"no record")
+    assert resolver.may_resolve(record(Counter, {}).replace(b"Counter", b"Nowhere"))  # resolving will tell
