@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import limits, work
+from benchmarks import counter, fanout, latency, limits, work
 from benchmarks.servers import KINDS, serve
 
 Task = Callable[[str, int, int], float]
@@ -17,13 +17,19 @@ TASKS: dict[str, tuple[Task, int]] = {
     "warm load (client cache)": (work.warm_load_us, 20000),
     "small commits, 1 client": (work.small_commit_us, 300),
     "small commits, 8 clients": (work.parallel_commit_us, 100),
+    "hot counter, resolved, 8 clients": (counter.resolved_counter_us, 100),
+    "hot counter, 8 clients": (counter.plain_counter_us, 30),
+    "commit until 50 clients know it": (fanout.fanout_us, 60),
+    "p99 of loads, idle": (latency.load_p99_idle_us, 1500),
+    "p99 of loads beside commits": (latency.load_p99_beside_commits_us, 1500),
 }
 
 
-def _measure(ports: dict[str, int], repeats: int) -> dict[str, dict[str, list[float]]]:
+def _measure(ports: dict[str, int], repeats: int, only: str) -> dict[str, dict[str, list[float]]]:
     """Time every task `repeats` times, alternating between the servers."""
-    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in TASKS}
-    for name, (task, rounds) in TASKS.items():
+    tasks = {name: task for name, task in TASKS.items() if only in name}
+    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in tasks}
+    for name, (task, rounds) in tasks.items():
         for _ in range(repeats):
             for kind in KINDS:
                 times[name][kind].append(task(kind, ports[kind], rounds))
@@ -40,7 +46,8 @@ def _print_table(times: dict[str, dict[str, list[float]]]) -> None:
 
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="Runs of each task on each server, alternating.")
-def main(repeats: int) -> None:
+@click.option("--only", default="", metavar="TEXT", help="Only the tasks with this in their names.")
+def main(repeats: int, only: str) -> None:
     """Time zeod and ZEO side by side, over real processes and loopback, with the machine's limits in the same run."""
     with tempfile.TemporaryDirectory(dir=".") as directory:
         paths = {kind: Path(directory, f"{kind}.fs") for kind in KINDS}
@@ -49,7 +56,7 @@ def main(repeats: int) -> None:
         click.echo(f"echo to another process: {limits.echo_us(3000):.1f} us")
         click.echo(f"append and fsync:        {limits.append_fsync_us(500):.1f} us")
         with serve("zeo", paths["zeo"]) as zeo, serve("zeod", paths["zeod"]) as zeod:
-            _print_table(_measure({"zeo": zeo.port, "zeod": zeod.port}, repeats))
+            _print_table(_measure({"zeo": zeo.port, "zeod": zeod.port}, repeats, only))
 
 
 if __name__ == "__main__":

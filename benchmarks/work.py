@@ -10,12 +10,22 @@ import transaction
 
 from benchmarks.servers import connect
 
-__all__ = ["OBJECTS", "cold_load_us", "make_database", "parallel_commit_us", "small_commit_us", "warm_load_us"]
+__all__ = [
+    "LATEST",
+    "OBJECTS",
+    "cold_load_us",
+    "committed",
+    "make_database",
+    "parallel_commit_us",
+    "small_commit_us",
+    "warm_load_us",
+]
 
 OBJECTS = 5000
 """Objects in the database, beside the root, with the oids 1 to OBJECTS and 300 bytes each."""
 
-_LATEST = b"\x7f" + b"\xff" * 7
+LATEST = b"\x7f" + b"\xff" * 7
+"""What loadBefore is asked for to get what is current."""
 
 
 def make_database(path: Path) -> None:
@@ -38,7 +48,7 @@ def cold_load_us(kind: str, port: int, rounds: int) -> float:
     oids = [number.to_bytes(8, "big") for number in range(1, min(rounds, OBJECTS) + 1)]
     start = time.perf_counter()
     for oid in oids:
-        storage.loadBefore(oid, _LATEST)
+        storage.loadBefore(oid, LATEST)
     elapsed = time.perf_counter() - start
     storage.close()
     return elapsed / len(oids) * 1e6
@@ -94,13 +104,19 @@ def _committer(kind: str, port: int, rounds: int, barrier: Any) -> None:
 
 def _commit(storage: Any, rounds: int) -> float:
     oid, serial = storage.new_oid(), b"\0" * 8
-    data = b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03}q\x01." + b"x" * 240
     start = time.perf_counter()
     for _ in range(rounds):
-        txn = transaction.Transaction()
-        txn.user, txn.description, txn.extension = "", "", {}
-        storage.tpc_begin(txn)
-        storage.store(oid, serial, data, "", txn)
-        storage.tpc_vote(txn)
-        serial = storage.tpc_finish(txn)
+        serial, _ = committed(storage, oid, serial)
     return time.perf_counter() - start
+
+
+def committed(storage: Any, oid: bytes, serial: bytes) -> tuple[bytes, float]:
+    """Commit one object; return the new serial and the time.monotonic() at which tpc_finish was called."""
+    data = b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03}q\x01." + b"x" * 240
+    txn = transaction.Transaction()
+    txn.user, txn.description, txn.extension = "", "", {}
+    storage.tpc_begin(txn)
+    storage.store(oid, serial, data, "", txn)
+    storage.tpc_vote(txn)
+    start_s = time.monotonic()
+    return storage.tpc_finish(txn), start_s
