@@ -139,7 +139,8 @@ def test_the_port_of_a_process_with_a_million_messages(start_zeod: StartZeod, tm
     sent = siege.lay(1_000_000, 2, seed=20)
     grown = rss_bytes(siege.server) - before
     print(sent, f"grown by {grown / 1e6:.1f} MB from {before / 1e6:.1f} MB")
-    assert grown < 8 << 20
+    # The allocator keeps some of what was needed once; a session that stayed would be 2 kB.
+    assert grown < 100 * sent["connections"]
     assert siege.server.pid == started
     siege.judge()
 
