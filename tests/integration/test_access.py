@@ -12,7 +12,7 @@ import ZODB.POSException
 import zeo_client
 from tests.fixtures_tls import Authority
 from tests.fixtures_zeod import StartZeod, Zeod
-from zeo_core.errors import AccessDeniedError, ReadOnlyError
+from zeo_core.errors import AccessDeniedError, ReadOnlyError, StorageError
 
 PEER_TIMEOUT_S = 10
 
@@ -114,11 +114,11 @@ def test_zeos_client_has_roles_too(clients: Clients, authority: Authority) -> No
         reader.close()
 
 
-def test_users_of_a_unix_socket_and_new_rules(start_zeod: StartZeod, tmp_path: Path) -> None:
+def test_users_of_a_unix_socket_and_new_rules_and_limits(start_zeod: StartZeod, tmp_path: Path) -> None:
     configure(tmp_path, "./zeod.sock", f"unix-user {os.getuid()} writer main")
     server = start_zeod("-C", "zeo.conf")
     with zeo_client.DB(zeo_client.ClientStorage(server.address, storage="main")) as db:
-        configure(tmp_path, "./zeod.sock", f"unix-user {os.getuid()} reader main")
+        configure(tmp_path, "./zeod.sock", f"unix-user {os.getuid()} reader main", "max-transaction-size 100KB")
         server.process.send_signal(signal.SIGHUP)
         deadline_s = time.monotonic() + 30
         while "configuration reloaded" not in server.log_text():
@@ -128,3 +128,5 @@ def test_users_of_a_unix_socket_and_new_rules(start_zeod: StartZeod, tmp_path: P
             zeo_client.ClientStorage(server.address, storage="main", wait_timeout=5)
         with db.transaction() as conn:  # who was connected stays what it was
             conn.root()["still"] = "a writer"
+        with pytest.raises(StorageError, match="the transaction is larger than 102400 bytes"), db.transaction() as conn:
+            conn.root()["large"] = "x" * 200_000
