@@ -6,11 +6,14 @@ from typing import Any
 import click
 
 from zeo_client.cli.clients import clients
+from zeo_client.cli.history import history
 from zeo_client.cli.nagios import nagios
 from zeo_client.cli.pack import pack
 from zeo_client.cli.ping import ping
 from zeo_client.cli.status import status
 from zeo_client.cli.top import top
+from zeo_client.cli.undo import undo
+from zeo_client.cli.undolog import undolog
 from zeo_core.errors import ZeodError
 
 __all__ = ["main"]
@@ -39,7 +42,7 @@ def main() -> None:
     """
 
 
-for _command in (clients, nagios, pack, ping, status, top):
+for _command in (clients, history, nagios, pack, ping, status, top, undo, undolog):
     main.add_command(_command)
 
 
