@@ -59,6 +59,7 @@ class ServerSession(asyncio.Protocol):
         self.limits = limits = service.limits
         self.service = service
         self.counters = ClientCounters()
+        self._took_a_turn = service.turns.observe
         self._client_label = ""
         self._loop = loop
         self._wire = Session(Role.SERVER, limits.message_max_bytes, limits.registration_max_bytes)
@@ -254,7 +255,7 @@ class ServerSession(asyncio.Protocol):
                 break
         self._receiving = False
         self._flush()
-        self.service.turns.observe(perf_counter() - start_s)
+        self._took_a_turn(perf_counter() - start_s)
         if self._events is not None and not self._ended:
             self._update_reading()
             self._loop.call_soon(self._go_on)
