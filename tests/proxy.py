@@ -6,6 +6,7 @@
         proxy.refusing = True       # connections are made and end at once
     proxy.lose_reply_to = b"tpc_finish"     # once: the server does it, and the connection is cut before it can say so
     proxy.target = other.address            # for connections from now on
+    proxy.cut_after = lambda data: b"tpc_finish" in data    # what comes back after such data is never seen
 
 Order within a connection is kept, as TCP keeps it. Everything random comes from `seed`.
 """
@@ -16,12 +17,17 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 __all__ = ["Proxy"]
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset, which drops what was not yet delivered
+
+
+def _never(_data: bytes) -> bool:
+    return False
 
 
 class Proxy:
@@ -37,6 +43,7 @@ class Proxy:
         seed: int = 0,
     ) -> None:
         self.refusing = False
+        self.cut_after: Callable[[bytes], bool] = _never
         self.connections = 0
         self.target = target
         self.lose_reply_to: bytes | None = None
@@ -47,6 +54,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._mute: set[tuple[socket.socket, socket.socket]] = set()
+        self._doomed: set[tuple[socket.socket, socket.socket]] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -110,7 +118,11 @@ class Proxy:
         if isinstance(self.target, tuple):
             return socket.create_connection(self.target)
         server = socket.socket(socket.AF_UNIX)
-        server.connect(self.target)
+        try:
+            server.connect(self.target)
+        except OSError:
+            server.close()
+            raise
         return server
 
     def _seed(self) -> int:
@@ -126,6 +138,10 @@ class Proxy:
             while data := source.recv(choice.randrange(1, self._piece_bytes + 1)):
                 if self._delay_s:
                     time.sleep(choice.random() * self._delay_s)
+                if source is pair[1] and pair in self._doomed:
+                    break
+                if source is pair[0] and self.cut_after(data):
+                    self._doomed.add(pair)
                 if left and len(data) >= left:
                     sink.sendall(data[:left])
                     break

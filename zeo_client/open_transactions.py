@@ -15,20 +15,25 @@ from zeo_core.errors import (
     ClientDisconnected,
     CommitInDoubtError,
     ConflictError,
+    NotCommittedError,
     RemoteProtocolError,
     StorageTransactionError,
+    ZeodError,
 )
 from zeo_core.ids import Oid, Tid
 from zeo_core.wire.codec import encode_one_way
-from zeo_core.wire.methods import CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
+from zeo_core.wire.methods import CLIENT_RESOLUTION, COMMIT_OUTCOME, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES
 
-__all__ = ["LOOKED_AT_MAX", "VOTES_MAX", "OpenTransactions", "Sender"]
+__all__ = ["ATTEMPTS_TO_ASK", "LOOKED_AT_MAX", "VOTES_MAX", "OpenTransactions", "Sender"]
 
 LOOKED_AT_MAX = 100
 """Objects of a transaction up to which their classes are looked at before the vote: a microsecond each."""
 
 VOTES_MAX = 9
 """Votes of one transaction whose conflicts are resolved here; with zeod, which holds its locks meanwhile, two do."""
+
+ATTEMPTS_TO_ASK = 10
+"""Connections on which it is asked what became of a commit, should each of them break, too."""
 
 
 class Sender(Protocol):
@@ -44,7 +49,17 @@ class Sender(Protocol):
 class OpenTransactions:
     """Those of one storage, of any number of threads. `has` tells whether the server announced an extension."""
 
-    def __init__(self, has: Callable[[str], bool], resolver: Resolver, sender: Sender) -> None:
+    def __init__(
+        self,
+        channel: Callable[[], Channel],
+        last_tid: Callable[[], Tid],
+        has: Callable[[str], bool],
+        resolver: Resolver,
+        sender: Sender,
+    ) -> None:
+        """`channel` waits for a connection, up to a time; `last_tid` is the last transaction that is known here."""
+        self._channel = channel
+        self._last_tid = last_tid
         self._has = has
         self._resolver = resolver
         self._sender = sender
@@ -55,8 +70,15 @@ class OpenTransactions:
 
     def begin(self, transaction: Any, channel: Channel, tid: Tid | None, status: str | bytes) -> None:
         """Begin; StorageTransactionError if it has begun already."""
-        exact = self._has(EXTENSION_BYTES)
-        staging = Staging.begin(transaction, next(self._txn_ids), channel, tid=tid, status=status, exact=exact)
+        staging = Staging.begin(
+            transaction,
+            next(self._txn_ids),
+            channel,
+            tid=tid,
+            status=status,
+            exact=self._has(EXTENSION_BYTES),
+            markable=self._has(COMMIT_OUTCOME) and tid is None,
+        )
         with self._lock:
             if id(transaction) in self._staged:
                 raise StorageTransactionError("tpc_begin twice for one transaction")
@@ -104,21 +126,30 @@ class OpenTransactions:
         data = self._resolver.resolve(conflict, None if write is None else write.data)
         return staging.resolve(conflict.oid, conflict.committed, data)
 
-    def finish(self, transaction: Any, finished: Callable[[Staging], OnReply]) -> Tid:
+    def finish(
+        self,
+        transaction: Any,
+        finished: Callable[[Staging], OnReply],
+        announce: Callable[[Tid], None] | None,
+    ) -> Tid:
         """Commit; `finished` says what the reply does, in the reader's thread.
 
-        CommitInDoubtError if the connection breaks, or the server makes no sense, before its word.
+        If the connection breaks before the server's word, the server is asked as soon as it is there again: then the
+        tid is returned, or NotCommittedError raised. CommitInDoubtError if that cannot be found out.
         """
         staging = self.staging(transaction)
         if not staging.voted:
             raise StorageTransactionError("tpc_finish before tpc_vote")
         channel = _same_channel(staging)
+        since = self._last_tid()
         call = channel.start("tpc_finish", (staging.txn_id,), finished(staging))
         del self._staged[id(transaction)]
         try:
             tid: Tid = channel.wait(call)
         except (ClientDisconnected, RemoteProtocolError) as error:
-            raise CommitInDoubtError(str(channel.address), getattr(error, "reason", str(error))) from error
+            tid = self._outcome(staging, since, error)
+            if announce is not None:
+                announce(tid)
         except Exception:
             # Should it be committed in spite of the error, only a verified cache will know (B14).
             channel.fail("tpc_finish failed")
@@ -126,6 +157,28 @@ class OpenTransactions:
         finally:
             self._turns.give(staging)
         return tid
+
+    def _outcome(self, staging: Staging, since: Tid, error: Exception) -> Tid:
+        """Return the tid of a transaction whose finish got no answer because of `error`; see finish."""
+        address, reason = str(staging.generation.address), getattr(error, "reason", str(error))
+        for _ in range(ATTEMPTS_TO_ASK if staging.marker else 0):
+            try:
+                channel = self._channel()
+            except ClientDisconnected:
+                break
+            if not self._has(COMMIT_OUTCOME):
+                break  # another server than before
+            try:
+                tid: Tid | None = channel.call("transaction_outcome", (staging.marker, since), replies.outcome)
+            except ClientDisconnected:
+                continue
+            except ZeodError as refusal:
+                reason += f"; {refusal}"
+                break
+            if tid is None:
+                raise NotCommittedError(address, reason) from error
+            return tid
+        raise CommitInDoubtError(address, reason) from error
 
     def abort(self, transaction: Any) -> None:
         """Forget the transaction, here and on the server."""

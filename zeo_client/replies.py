@@ -27,6 +27,7 @@ __all__ = [
     "last_tid",
     "many",
     "number",
+    "outcome",
     "record_from",
     "recorded",
     "recorded_head",
@@ -43,6 +44,11 @@ def tid(call: Call, answer: Any) -> Tid:
     if not is_id(answer):
         _refuse(call, "no tid of 8 bytes")
     return bytes(answer)
+
+
+def outcome(call: Call, answer: Any) -> Tid | None:
+    """Take the tid of a transaction that was committed, or None."""
+    return None if answer is None else tid(call, answer)
 
 
 def last_tid(call: Call, answer: Any) -> Tid:

@@ -5,10 +5,12 @@ here, in the caller's thread: a lost connection would make the caller try the sa
 """
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from zeo_client.transport.channel import Channel
+from zeo_core.commit_marker import MARKER_BYTES, TAIL_MAX_BYTES, unmarked
 from zeo_core.errors import StorageError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr
 from zeo_core.transaction import check_extension, extension_bytes, extension_map
@@ -41,6 +43,7 @@ class Staging:
     txn_id: int
     generation: Channel
     begin_call: bytes
+    marker: bytes = b""  # by which the server will know it on another connection
     writes: dict[Oid, Write] = field(default_factory=dict)
     checks: dict[Oid, Tid] = field(default_factory=dict)
     blobs: dict[Oid, str] = field(default_factory=dict)  # files of ours, for some of the writes
@@ -59,19 +62,24 @@ class Staging:
         tid: Tid | None = None,
         status: str | bytes = " ",
         exact: bool = False,
+        markable: bool = False,
     ) -> "Staging":
         """Take the metadata over. TypeError for what the wire could not carry, StorageError for what is too long.
 
         `tid` and `status` are those of a transaction of another storage, which is restored. With `exact`, which not
-        every server knows, the extension is sent as the bytes that the log is to hold.
+        every server knows, the extension is sent as the bytes that the log is to hold; with `markable`, a commit marker
+        goes with it, unless the log has no room for one.
         """
         user, description = _text("user", transaction.user), _text("description", transaction.description)
         extension = getattr(transaction, "extension", None)
         if tid is not None:
             extension = getattr(transaction, "extension_bytes", extension)  # as it stands in that storage's log
         status = status.decode("ascii") if isinstance(status, bytes) else status
-        call = encode_one_way("tpc_begin", (txn_id, user, description, _extension(extension, exact), tid, status))
-        return cls(transaction, txn_id, generation, call)
+        told, length = _extension(extension, exact)
+        marker = os.urandom(MARKER_BYTES) if markable and length + TAIL_MAX_BYTES <= METADATA_MAX_BYTES else b""
+        args = (txn_id, user, description, told, tid, status, marker)
+        call = encode_one_way("tpc_begin", args if marker else args[:-1])
+        return cls(transaction, txn_id, generation, call, marker)
 
     def store(self, oid: Oid, serial: Tid | None, data: bytes) -> None:
         """Add an object; the later of two records of one object counts."""
@@ -161,15 +169,15 @@ def _text(name: str, value: str | bytes | None) -> bytes:
     return encoded
 
 
-def _extension(extension: Any, exact: bool) -> dict[str, Any] | bytes:
-    """Return the extension's values as builtins that msgpack can carry, or their bytes."""
-    encoded = extension if isinstance(extension, bytes) else extension_bytes(extension)
+def _extension(extension: Any, exact: bool) -> tuple[dict[str, Any] | bytes, int]:
+    """Return the extension's values as builtins that msgpack can carry, or their bytes; and how many these are."""
+    encoded = unmarked(extension) if isinstance(extension, bytes) else extension_bytes(extension)
     _check_length("extension", encoded)
     if exact:
         with contextlib.suppress(TypeError):  # what it holds stays behind then, as it does when it is read
             check_extension(encoded)
-            return encoded
-    return extension_map(encoded)
+            return encoded, len(encoded)
+    return extension_map(encoded), len(encoded)
 
 
 def _check_length(name: str, value: bytes) -> None:

@@ -115,7 +115,7 @@ class ClientStorage(ZODBLog):
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self._remembered)
-        self._transactions = OpenTransactions(self._has, self._resolver, self)
+        self._transactions = OpenTransactions(self._channel, self._cache.last_tid, self._has, self._resolver, self)
         self._supervisor.start()
         if wait:
             try:
@@ -345,12 +345,15 @@ class ClientStorage(ZODBLog):
         """Do what there is to do while the server votes."""
 
     def tpc_finish(self, transaction: Any, announce: Callable[[Tid], None] | None = None) -> Tid:
-        """Commit. CommitInDoubtError if the connection breaks, or the server makes no sense, before its word."""
+        """Commit. If the connection breaks before the server's word, it is asked over the next one.
+
+        NotCommittedError then says that nothing was committed, CommitInDoubtError that it could not be found out.
+        """
 
         def finished(staging: Staging) -> OnReply:
             return lambda call, tid: self._finished(staging, replies.tid(call, tid), announce)
 
-        return self._transactions.finish(transaction, finished)
+        return self._transactions.finish(transaction, finished, announce)
 
     def tpc_abort(self, transaction: Any) -> None:
         """Forget the transaction, here and on the server."""

@@ -18,6 +18,7 @@
     +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
     |  +- ReadConflictError             what was read is no longer current; wire: ...ReadConflictError
     +- ClientDisconnected (TransientError)  the server is away, or went away during the call
+    |  +- NotCommittedError             the server says that the commit did not come to pass: it may be retried
     +- CommitInDoubtError               it went away between tpc_finish and its reply: the outcome is unknown
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
@@ -66,6 +67,7 @@ __all__ = [
     "LocalProtocolError",
     "MetadataError",
     "MultipleUndoErrors",
+    "NotCommittedError",
     "OpenedBlobError",
     "POSKeyError",
     "ProtocolError",
@@ -334,6 +336,17 @@ class ClientDisconnected(ZeodError, TransientError):
 
     def __str__(self) -> str:
         return f"disconnected from {self.address or 'the server'}" + (f": {self.reason}" if self.reason else "")
+
+
+class NotCommittedError(ClientDisconnected):
+    """The connection was lost during tpc_finish, and the server said afterwards that nothing was committed.
+
+    Nor will it be: the whole transaction may be tried again. A transaction of several databases is another matter: what
+    the others have committed stays.
+    """
+
+    def __str__(self) -> str:
+        return f"not committed: the connection to {self.address} was lost before the server wrote it: {self.reason}"
 
 
 class CommitInDoubtError(ZeodError):

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import IO, Any, Self
 
+from zeo_core.commit_marker import unmarked
 from zeo_core.errors import UndoError
 from zeo_core.ids import Oid, Tid, tid_to_time
 from zeo_core.transaction import HistoryEntry, RecordedObject, RecordedTransaction, UndoEntry, extension_map
@@ -42,7 +43,8 @@ class DataRecord:
 class TransactionRecord:
     """One transaction, to be iterated for its objects, any number of times: ZODB's IStorageTransactionInformation.
 
-    `tpc_begin` takes it for the transaction to be copied: `extension_bytes` are as they stand in the log.
+    `tpc_begin` takes it for the transaction to be copied: `extension_bytes` are as they stand in the log,
+    but for a commit marker.
     """
 
     def __init__(self, recorded: RecordedTransaction) -> None:
@@ -51,7 +53,7 @@ class TransactionRecord:
         self.user = recorded.metadata.user
         self.description = recorded.metadata.description
         self.extension: Mapping[str, Any] = extension_map(recorded.metadata.extension)
-        self.extension_bytes = recorded.metadata.extension
+        self.extension_bytes = unmarked(recorded.metadata.extension)
         self._records = recorded.records
         self._data: dict[int, object] = {}
 

@@ -19,6 +19,7 @@ from zeo_core.wire.methods import (
     BULK_LOADING,
     CLIENT_LIST,
     CLIENT_RESOLUTION,
+    COMMIT_OUTCOME,
     CONCURRENT_TRANSACTIONS,
     EXTENSION_BYTES,
     RESTORES_BLOBS,
@@ -26,6 +27,7 @@ from zeo_core.wire.methods import (
 from zeo_core.zodb_records import history_line
 from zeo_server.bulk import ANSWER_MAX_BYTES, Wanted
 from zeo_server.commit.coordinator import Coordinator
+from zeo_server.commit.outcomes import keeps_markers, tell_outcome
 from zeo_server.commit.transaction import Answer, metadata_from_wire
 from zeo_server.commit.uploads import Sender
 from zeo_server.counters import ClientCounters
@@ -91,6 +93,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "extensions": (
             *(BULK_LOADING, CLIENT_LIST, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
             RESTORES_BLOBS,
+            *((COMMIT_OUTCOME,) if keeps_markers(caller.storage) else ()),
         ),
     }
 
@@ -174,11 +177,12 @@ def _tpc_begin(
     extension: Mapping[str, Any] | bytes | None,
     tid: Tid | None = None,
     status: str | bytes = " ",
+    marker: bytes = b"",
 ) -> None:
     transaction = caller.coordinator.begin(caller, txn_id)
     # nobody waits for a reply to this call: the vote will say what is wrong with it
     try:
-        transaction.metadata = metadata_from_wire(user, description, extension)
+        transaction.metadata = metadata_from_wire(user, description, extension, marker)
         transaction.restore_as(tid, _text(status))
     except TypeError as error:
         transaction.doom(MetadataError(str(error)))  # the client's fault: no bug to be logged with its traceback
@@ -256,6 +260,10 @@ def _tpc_finish(caller: Caller, answer: Answer, txn_id: Hashable) -> None:
         answer(outcome)
 
     caller.coordinator.finish(caller, txn_id, finished)
+
+
+def _transaction_outcome(caller: Caller, answer: Answer, marker: bytes, since: Tid) -> None:
+    tell_outcome(caller.coordinator, caller.in_thread, marker, since, answer)
 
 
 def _tpc_abort(caller: Caller, txn_id: Hashable) -> None:
@@ -366,6 +374,7 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "undoa": _undoa,
     "vote": _vote,
     "tpc_finish": _tpc_finish,
+    "transaction_outcome": _transaction_outcome,
     "tpc_abort": _tpc_abort,
     "history": _history,
     "sendBlob": _send_blob,
@@ -391,6 +400,7 @@ _LATER = frozenset(
             "getInvalidations",
             "load_many",
             "loadSerial",
+            "transaction_outcome",
             "vote",
             "tpc_finish",
             "pack",

@@ -7,6 +7,7 @@ thread at a time, which `slow_calls` sees to.
 from collections.abc import Iterable, Iterator
 from itertools import count
 
+from zeo_core.commit_marker import unmarked
 from zeo_core.errors import StorageError, UnknownIteratorError
 from zeo_core.ids import Tid, tid_repr
 from zeo_core.storage import Iterates
@@ -58,7 +59,7 @@ class Iterators:
             return None
         metadata = transaction.metadata
         status = transaction.status.decode("latin-1")
-        extension = metadata.extension if walk.exact else extension_map(metadata.extension)
+        extension = unmarked(metadata.extension) if walk.exact else extension_map(metadata.extension)
         return transaction.tid, status, metadata.user, metadata.description, extension
 
     def record_start(self, number: int, tid: Tid) -> int:

@@ -175,6 +175,8 @@ class Peer:
         self.interfaces: tuple[tuple[str, str], ...] = ()
         self.blobs: dict[tuple[Oid, Tid], bytes] = {}
         self._staged: dict[tuple[Link, object], dict[Oid, tuple[Tid, bytes]]] = {}
+        self._markers: dict[tuple[Link, object], bytes] = {}
+        self._marked: dict[bytes, Tid] = {}
         self._coming: dict[Link, bytes] = {}
         self._brought: dict[tuple[Link, object], dict[Oid, bytes]] = {}
         self._held: dict[str, deque[tuple[Link, Request]]] = {}
@@ -380,8 +382,10 @@ class Peer:
         self.last_oid += count
         return [pack_id(number) for number in range(first, first + count)]
 
-    def _tpc_begin(self, link: Link, txn: object, *_metadata: object) -> None:
+    def _tpc_begin(self, link: Link, txn: object, *metadata: Any) -> None:
         self._staged[link, txn] = {}
+        if len(metadata) > 5:
+            self._markers[link, txn] = metadata[5]
 
     def _storea(self, link: Link, oid: Oid, serial: Tid, data: bytes, txn: object) -> None:
         self._staged[link, txn][oid] = serial, data
@@ -418,10 +422,15 @@ class Peer:
 
     def _tpc_finish(self, link: Link, txn: object) -> Tid:
         staged = self._staged.pop((link, txn))
+        if (link, txn) in self._markers:
+            self._marked[self._markers.pop((link, txn))] = successor(self.last_tid)
         tid = self.commit({oid: data for oid, (_, data) in staged.items()}, by=link)
         for oid, blob in self._brought.pop((link, txn), {}).items():
             self.blobs[oid, tid] = blob
         return tid
+
+    def _transaction_outcome(self, link: Link, marker: bytes, since: Tid) -> Tid | None:
+        return self._marked.get(marker)
 
     def _tpc_abort(self, link: Link, txn: object) -> None:
         self._staged.pop((link, txn), None)

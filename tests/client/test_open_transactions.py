@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from transaction.interfaces import TransientError
 
 from tests.client.peer import Background, Link, Peer, in_threads, until
 from tests.client.storages import Ear, Open, away, reconnected
@@ -14,6 +15,7 @@ from zeo_core.errors import (
     ClientDisconnected,
     CommitInDoubtError,
     ConflictError,
+    NotCommittedError,
     ReadConflictError,
     ServerError,
     StorageError,
@@ -268,6 +270,84 @@ def test_a_finish_that_never_reached_the_log_is_in_doubt_too(peer: Peer, storage
         commit(storage, {A: b"2"}, first)
     assert storage.load_before(A, MAX_TID) == (b"1", first, None)
     assert storage.last_tid() == first
+
+
+@pytest.fixture
+def telling(peer: Peer, opened: Open) -> ClientStorage:
+    """A storage on a server that tells what became of transactions."""
+    peer.extensions = ("commit-outcome",)
+    return opened()
+
+
+def finish_and_die(link: Link, request: Request) -> None:
+    link.peer._tpc_finish(link, *request.args)
+    link.cut()
+
+
+def test_a_server_that_can_tell_is_asked_what_became_of_a_commit(peer: Peer, telling: ClientStorage) -> None:
+    first = commit(telling, {A: b"1"})
+    peer.script["tpc_finish"] = finish_and_die
+    announced: list[Tid] = []
+    tid = telling.tpc_finish(voted(telling, {A: b"2"}, first), announced.append)
+    assert tid == peer.last_tid == telling.last_tid()
+    assert announced == [tid]
+    assert telling.load_before(A, successor(tid)) == (b"2", tid, None)
+    peer.release("tpc_finish")
+    assert commit(telling, {A: b"3"}, tid) > tid
+    marker = peer.links[0].calls("tpc_begin")[1].args[6]
+    [asked] = peer.links[1].calls("transaction_outcome")
+    assert asked.args == (marker, first)
+
+
+def test_a_commit_that_did_not_come_to_pass_may_be_retried(peer: Peer, telling: ClientStorage) -> None:
+    first = commit(telling, {A: b"1"})
+    peer.script["tpc_finish"] = lambda link, _request: link.cut()
+    txn = voted(telling, {A: b"2"}, first)
+    with pytest.raises(NotCommittedError, match="not committed") as caught:
+        telling.tpc_finish(txn)
+    assert isinstance(caught.value, TransientError)
+    telling.tpc_abort(txn)
+    peer.release("tpc_finish")
+    assert telling.load_before(A, successor(first)) == (b"1", first, None)
+    commit(telling, {A: b"2"}, first)
+
+
+def test_it_is_asked_again_when_that_connection_breaks_too(peer: Peer, telling: ClientStorage) -> None:
+    peer.script["tpc_finish"] = finish_and_die
+    cuts = iter(range(2))
+
+    def tell(link: Link, request: Request) -> None:
+        if next(cuts, None) is None:
+            peer.answer(link, request)
+        else:
+            link.cut()
+
+    peer.script["transaction_outcome"] = tell
+    assert commit(telling, {A: b"1"}) == peer.last_tid
+    assert len(peer.links) == 4
+
+
+def test_what_the_server_cannot_tell_stays_in_doubt(peer: Peer, telling: ClientStorage) -> None:
+    peer.script["tpc_finish"] = finish_and_die
+    refusal = StorageError("the log has changed")
+    peer.script["transaction_outcome"] = lambda link, request: link.send(link.error(request, refusal))
+    with pytest.raises(CommitInDoubtError, match="the log has changed"):
+        commit(telling, {A: b"1"})
+    peer.extensions = ()  # it comes back as another server
+    with pytest.raises(CommitInDoubtError):
+        commit(telling, {B: b"1"})
+
+
+def test_a_server_that_stays_away_leaves_the_commit_in_doubt(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("commit-outcome",)
+    storage = opened(reconnect_timeout=0.1)
+    txn = voted(storage, {A: b"1"})
+    peer.hold("tpc_finish")
+    finishing = Background(storage.tpc_finish, txn)
+    peer.held("tpc_finish")
+    peer.stop()
+    with pytest.raises(CommitInDoubtError):
+        finishing.result()
 
 
 def test_nothing_is_in_doubt_when_nothing_was_sent(peer: Peer, storage: ClientStorage) -> None:

@@ -52,6 +52,10 @@ EXAMPLES: list[tuple[Exception, str]] = [
     (errors.ClientDisconnected(), "disconnected from the server"),
     (errors.ClientDisconnected("db:9672", "timed out"), "disconnected from db:9672: timed out"),
     (
+        errors.NotCommittedError("db:9672", "reset"),
+        "not committed: the connection to db:9672 was lost before the server wrote it: reset",
+    ),
+    (
         errors.CommitInDoubtError("db:9672", "reset"),
         "commit in doubt: the connection to db:9672 was lost before it was confirmed: reset",
     ),
@@ -145,7 +149,7 @@ def test_a_pickled_error_keeps_its_fields(error: Exception, protocol: int) -> No
 
 def test_what_the_retry_loops_of_transaction_retry() -> None:
     retried = {name for name, cls in CLASSES.items() if issubclass(cls, TransientError)}
-    assert retried == {"ConflictError", "ReadConflictError", "ClientDisconnected"}
+    assert retried == {"ConflictError", "ReadConflictError", "ClientDisconnected", "NotCommittedError"}
 
 
 def test_what_mappings_and_callers_of_the_time_before_expect() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from zeo_core.commit_marker import MARKER_BYTES
 from zeo_core.ids import is_id
 from zeo_core.roles import ClientRole
 
@@ -18,6 +19,7 @@ __all__ = [
     "CLIENT_CALLS",
     "CLIENT_LIST",
     "CLIENT_RESOLUTION",
+    "COMMIT_OUTCOME",
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
     "LOAD_MANY_MAX_OIDS",
@@ -42,6 +44,10 @@ CLIENT_LIST = "clients"
 CLIENT_RESOLUTION = "client-resolution"
 """An extension of zeod: a client that resolves conflicts may say so with each vote, whatever the server's settings for
 all clients. What it gets is what ZEO's clients get, and the committed data as `committed` if they are at hand."""
+
+COMMIT_OUTCOME = "commit-outcome"
+"""An extension of zeod: tpc_begin takes a marker, by which transaction_outcome tells later, on any connection and after
+any restart, whether the transaction was committed."""
 
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
@@ -161,6 +167,10 @@ def _bytes(value: object) -> bool:
     return type(value) is bytes
 
 
+def _marker(value: object) -> bool:
+    return type(value) is bytes and len(value) == MARKER_BYTES
+
+
 def _chunk(value: object) -> bool:
     return type(value) is bytes and len(value) <= BLOB_CHUNK_MAX_BYTES
 
@@ -258,6 +268,7 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             Argument("extension", "a map, bytes or None", _extension),
             Argument("tid", "a tid of 8 bytes or None", _optional_id, optional=True, plain=(None,)),
             Argument("status", "text", _text, optional=True, plain=(" ", b" ")),
+            Argument("marker", f"{MARKER_BYTES} bytes", _marker, optional=True),
         ),
         None,
         _WRITER,
@@ -328,6 +339,13 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
         "Check everything and promise to finish; ConflictError, ReadConflictError, UndoError.",
     ),
     Method("tpc_finish", (_TXN,), "the new tid", _WRITER, "Commit: on disk when the reply comes."),
+    Method(
+        "transaction_outcome",
+        (Argument("marker", f"{MARKER_BYTES} bytes", _marker), Argument("since", "a tid of 8 bytes", is_id)),
+        "a tid, or None",
+        _WRITER,
+        "The tid of the transaction with that `marker`, later than `since`; None if it never will be committed.",
+    ),
     Method("tpc_abort", (_TXN,), "None", _WRITER, "Forget the transaction; harmless for an unknown one."),
     Method(
         "history",

@@ -113,6 +113,10 @@ class Coordinator:
         """Tell whether a transaction of `member` is voted or with the writer."""
         return any(transaction.phase in IN_DOUBT for transaction in self._open.get(member, {}).values())
 
+    def transactions(self) -> set[ServerTransaction]:
+        """Return those that are open or with the writer."""
+        return self._in_doubt.union(*(mine.values() for mine in self._open.values()))
+
     # -- calls of a client -------------------------------------------------------------------------------------------
 
     def begin(self, member: Member, txn_id: Hashable) -> ServerTransaction:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from zeo_core.commit_marker import marked
 from zeo_core.errors import ConflictError, RecordFormatError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.record import class_name
@@ -246,20 +247,20 @@ class ServerTransaction:
 
 
 def metadata_from_wire(
-    user: str | bytes, description: str | bytes, extension: Mapping[str, Any] | bytes | None
+    user: str | bytes, description: str | bytes, extension: Mapping[str, Any] | bytes | None, marker: bytes = b""
 ) -> TransactionMetadata:
-    """Return the TransactionMetadata of a tpc_begin.
+    """Return the TransactionMetadata of a tpc_begin, with its commit marker if it has one.
 
     TypeError for an extension that the log or the wire could not carry (lesson B42), StorageError for one that is too
     long for the file format.
     """
-    if not (user or description or extension):
+    if not (user or description or extension or marker):
         return _NO_METADATA
     if isinstance(extension, bytes):
         check_extension(extension)
     else:
         extension = extension_bytes(extension)
-    fields = (_utf8(user), _utf8(description), extension)
+    fields = (_utf8(user), _utf8(description), marked(extension, marker) if marker else extension)
     for name, value in zip(("user", "description", "extension"), fields, strict=True):
         if len(value) > METADATA_MAX_BYTES:
             raise StorageError(f"transaction {name}: {len(value)} bytes, where {METADATA_MAX_BYTES} are the most")

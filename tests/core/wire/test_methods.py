@@ -53,6 +53,8 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "storage": (["1", b"1", ""], NOT_TEXT),
     "read_only": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
     "n": ([0, 1, 100, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "marker": ([b"m" * 16], [None, 5, "m" * 16, b"", b"m" * 15, b"m" * 17, ()]),
+    "since": ([bytes(8), TID], NOT_IDS),
     "depth": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "max_bytes": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "through": (["BTrees.OOBTree.OOBucket", b"", ""], NOT_TEXT),
@@ -165,6 +167,7 @@ def test_the_table_has_what_this_version_serves() -> None:
         *("register", "get_info", "lastTransaction", "getTid", "getSize", "getInvalidations"),
         *("loadBefore", "load_many", "loadSerial", "new_oids", "history", "server_status", "set_client_label", "ping"),
         *("tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort", "pack"),
+        *("transaction_outcome", "clients"),
         *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "restoreBlobEnd", "storeBlobShared", "sendBlob"),
         *("deleteObject", "restorea", "record_iternext", "iterator_start", "iterator_next", "iterator_gc"),
         *("iterator_record_start", "iterator_record_next", "undoa", "undoLog", "undoInfo"),
@@ -196,6 +199,7 @@ def test_the_one_way_methods_are_zeos() -> None:
 
 WRITERS = {
     *("new_oids", "tpc_begin", "storea", "checkCurrentSerialInTransaction", "vote", "tpc_finish", "tpc_abort"),
+    "transaction_outcome",
     *("storeBlobStart", "storeBlobChunk", "storeBlobEnd", "storeBlobShared"),
 }
 ADMINS = {"undoa", "pack", "deleteObject", "restorea", "restoreBlobEnd"}
@@ -232,11 +236,12 @@ def test_to_begin_a_transaction_of_another_storage_is_for_admins(restored: tuple
 
 
 OF_EXTENSIONS = {
+    "tpc_begin": 1,
     "iterator_start": 1,
     "vote": 1,
 }  # arguments that ZEO does not have; only a client that knows them sends them
 # ZEO tells the size in get_info's map only, so that a client of ours must ask there; the rest are extensions.
-NOT_ZEOS = {"getSize", "load_many", "restoreBlobEnd"}
+NOT_ZEOS = {"clients", "getSize", "load_many", "restoreBlobEnd", "transaction_outcome"}
 
 
 @pytest.mark.parametrize("method", CLIENT_CALLS.values(), ids=CLIENT_CALLS.keys())
