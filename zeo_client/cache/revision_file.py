@@ -57,14 +57,13 @@ _HAND_STEPS_MAX = 200  # ... before the lock is given back; what is left to evic
 _MARK = struct.Struct(">16s8sI")
 _NEVER = bytes(8)
 
-_SCHEMA = """
-CREATE TABLE header (mark BLOB NOT NULL, identity BLOB NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE revision (
-    place INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, ended BLOB, data BLOB NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE used (place INTEGER PRIMARY KEY);
-CREATE TABLE clock (hand INTEGER NOT NULL);
-INSERT INTO clock VALUES (0);
-"""
+_SCHEMA: Final = (
+    "CREATE TABLE header (mark BLOB NOT NULL, identity BLOB NOT NULL, crc INTEGER NOT NULL)",
+    "CREATE TABLE revision (place INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, ended BLOB, data BLOB NOT NULL, "
+    "crc INTEGER NOT NULL)",
+    "CREATE TABLE used (place INTEGER PRIMARY KEY)",
+    "CREATE TABLE clock (hand INTEGER NOT NULL)",
+)
 
 # One statement, so that mark and row are of one moment.
 _FIND = """
@@ -358,13 +357,20 @@ class RevisionFile:
 
     def _create(self) -> None:
         self._writer.execute("PRAGMA journal_mode = WAL").fetchall()
-        self._writer.executescript(f"BEGIN; {_SCHEMA}")
+        self._writer.execute("BEGIN")
+        for statement in _SCHEMA:
+            self._writer.execute(statement)
+        self._writer.execute("INSERT INTO clock VALUES (0)")
         mark = Mark(os.urandom(16), ZERO_TID)
         told = _MARK.pack(*mark, crc32(mark.generation + mark.horizon))
         self._writer.execute("INSERT INTO header VALUES (?, ?, ?)", (told, self._identity, crc32(self._identity)))
         self._writer.execute("COMMIT")
 
     def _check(self, is_first: bool) -> None:
+        # They stand in the file as text, where a flipped bit gives a column another name, or takes away a constraint.
+        tables = self._writer.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+        if tuple(sql for (sql,) in tables) != _SCHEMA:
+            raise DamagedCacheError(f"{self.path}: its tables are not those of a cache")
         rows = self._writer.execute("SELECT mark, identity, crc FROM header").fetchall()
         if len(rows) != 1 or crc32(rows[0][1]) != rows[0][2]:
             raise DamagedCacheError(f"{self.path}: the header fails its check")

@@ -145,6 +145,15 @@ def test_foreign_files_are_thrown_away(tmp_path: Path, foreign: bytes, caplog: p
     assert not (tmp_path / "damaged" / "1.cache").exists()
 
 
+def test_a_column_whose_name_is_flipped(tmp_path: Path) -> None:
+    """SQLite finds nothing wrong with it, and every look into the cache would fail, at every start."""
+    scene = Scene(tmp_path, killed=False)
+    image = scene.image["1.cache"]
+    assert image.count(b"ended BLOB, data BLOB NOT NULL, crc") == 1
+    flipped = image.replace(b"ended BLOB, data BLOB NOT NULL, crc", b"ended BLOB, data BLOB NOT NULL, crb")
+    assert scene.check("1.cache", flipped) == 0
+
+
 def test_what_a_process_left_that_died_while_it_copied_is_not_used(tmp_path: Path) -> None:
     scene = Scene(tmp_path, killed=True)
     scene.image["1.cache-copying-77-1"] = b""
