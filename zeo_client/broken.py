@@ -100,7 +100,10 @@ class Broken:
         self._refuse(name)
 
     def _refuse(self, name: str) -> NoReturn:
-        raise TypeError(f"cannot change {name!r} of {self!r}: its class cannot be imported")
+        raise TypeError(
+            f"cannot change {name!r} of {self!r}: its class cannot be imported;"
+            " make that possible, or give the DB a classFactory"
+        )
 
     def __repr__(self) -> str:
         return f"<broken {type(self).__module__}.{type(self).__qualname__} instance>"

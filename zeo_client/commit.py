@@ -208,7 +208,12 @@ class Commit:
         for obj in self._registered:
             oid = obj._p_oid
             if oid is None or obj._p_jar is not self._jar:
-                raise InvalidObjectReference(f"{dotted_name(obj)} with oid {oid_repr(oid)} was moved to {obj._p_jar!r}")
+                raise InvalidObjectReference(
+                    f"{dotted_name(obj)} with oid {oid_repr(oid)} was moved to {obj._p_jar!r}"
+                    " after it was changed here; abort this transaction, and leave _p_oid and _p_jar to the"
+                    " connections: to have the object twice,"
+                    " store a copy"
+                )
             if oid in self._stored if oid in self._new else not obj._p_changed:
                 continue  # stored with an object that refers to it; or the application took its change back
             self._store_reachable(obj, store)

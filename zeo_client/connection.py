@@ -126,7 +126,7 @@ class Connection:
         if self.opened is None:
             self._refuse("add an object")
         if not hasattr(obj, "_p_oid"):
-            raise TypeError(f"only persistent objects can be added to a connection, not a {dotted_name(obj)}")
+            raise TypeError(f"only persistent objects can be added, not {dotted_name(obj)}: derive it from Persistent")
         if obj._p_jar is None:
             self._join()
             self._refuse_to_rewrite_history()
@@ -134,7 +134,7 @@ class Connection:
         elif obj._p_jar is not self:
             raise InvalidObjectReference(
                 f"{dotted_name(obj)} with oid {oid_repr(obj._p_oid)} cannot be added to {self!r}:"
-                f" it belongs to {obj._p_jar!r}"
+                f" it belongs to {obj._p_jar!r}; get it here by its oid, or add a copy"
             )
 
     def readCurrent(self, ob: Any) -> None:  # noqa: N802 - ZODB's name, as all of this kind below
@@ -415,7 +415,7 @@ class Connection:
     def _refuse_to_rewrite_history(self) -> None:
         if self.before is not None:
             raise ReadOnlyHistoryError(
-                f"{self!r} shows the database as it was before {tid_repr(self.before)}, and that cannot be changed"
+                f"{self!r} shows the database as it was before {tid_repr(self.before)}; open another to change it"
             )
 
     # -- for transaction: a resource -----------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ class DB:
     def _take(self, before: Tid | None, *, alone: bool = False) -> Connection:
         with self._lock:
             if self._closed:
-                raise ConnectionStateError(f"{self!r} is closed")
+                raise ConnectionStateError(f"{self!r} is closed; make a new DB, or close this one later")
             surplus = self.pool.reduce() + self.historical_pool.reduce()
             pool = self.pool if before is None else self.historical_pool
             connection = pool.take(before, alone=alone)
@@ -248,7 +248,7 @@ class DB:
         elif callable(pack):
             pack(until_s)
         else:
-            raise StorageError(f"{self.getName()} cannot be packed")
+            raise StorageError(f"{self.getName()} cannot be packed: its storage has no pack")
 
     def close(self) -> None:
         """Close the storage; connections that are still open lose their changes. Harmless when repeated."""

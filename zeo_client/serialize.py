@@ -17,13 +17,13 @@ from zodbpickle import pickle
 
 from zeo_client.broken import Broken, BrokenPickler, find_class, persistent_broken
 from zeo_client.crossing import crossed_into
-from zeo_client.unpicklable import unpicklable_path
+from zeo_client.unpicklable import culprit
 from zeo_client.zodb_names import OWN, written_by_zodb
 from zeo_core.errors import ConflictError, InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
 from zeo_core.ids import Oid, oid_repr
 from zeo_core.record import pickle_source
 
-__all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name", "report_load"]
+__all__ = ["PROTOCOL", "FindClass", "Jar", "ObjectReader", "ObjectWriter", "dotted_name", "is_reference", "report_load"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,8 @@ class ObjectWriter:
             data = self._dump(self._pickler, metadata, state)
         except (TypeError, AttributeError, pickle.PicklingError) as error:
             return self._dump_with_care(metadata, state, error)
+        except RecursionError as error:
+            raise self._too_deep(error) from error
         if len(data) > _LARGE_BYTES:
             # A memo keeps the size that it once needed, and to clear it takes as long as the largest object did.
             self._pickler = self._new_pickler()
@@ -133,9 +135,19 @@ class ObjectWriter:
         except ZeodError:
             raise
         except Exception:  # noqa: BLE001 - of the two, the fast pickler's error is the one that users know
-            path = unpicklable_path(state, _can_be_pickled)
-        obj = self._current
-        raise UnpicklableError(dotted_name(obj), obj._p_oid, path, f"{type(error).__name__}: {error}") from error
+            raise self._unpicklable(error) from error
+
+    def _unpicklable(self, error: Exception) -> UnpicklableError:
+        obj, path, reason = self._current, "", ""
+        # To look for the culprit runs the classes' own code again, and must not hide the error that there is.
+        with contextlib.suppress(Exception):
+            path, reason = culprit(obj, is_reference, _can_be_pickled)
+        what = f"{type(error).__name__}: {error}"
+        return UnpicklableError(dotted_name(obj), obj._p_oid, path, f"{reason} ({what})" if reason else what)
+
+    def _too_deep(self, error: RecursionError) -> UnpicklableError:
+        reason = f"its state is nested too deeply; make its parts persistent objects of their own ({error})"
+        return UnpicklableError(dotted_name(self._current), self._current._p_oid, "", reason)
 
     def _persistent_id(self, obj: Any) -> object:
         """Return the reference to write in the place of `obj`, None for what is written itself."""
@@ -191,13 +203,18 @@ def _class_metadata(obj: Any) -> object:
     return cls if new_args is None else (cls, new_args())
 
 
-class _Trial(pickle.Pickler):
-    """Finds out whether something can be pickled; to persistent objects it only points."""
+def is_reference(obj: Any) -> bool:
+    """Tell whether a reference is written in the place of `obj`."""
+    oid = getattr(obj, "_p_oid", 0) if isinstance(obj, _MAY_BE_PERSISTENT) else 0
+    return oid is None or oid is WeakRefMarker or isinstance(oid, bytes)
+
+
+class _Trial(BrokenPickler):
+    """Finds out whether something can be pickled, with placeholders; to persistent objects it only points."""
 
     def persistent_id(self, obj: Any) -> str | None:
         """Return some reference for an object that would be written as a reference."""
-        oid = getattr(obj, "_p_oid", 0) if isinstance(obj, _MAY_BE_PERSISTENT) else 0
-        return "reference" if oid is None or oid is WeakRefMarker or isinstance(oid, bytes) else None
+        return "reference" if is_reference(obj) else None
 
 
 def _can_be_pickled(value: object) -> bool:
