@@ -334,9 +334,12 @@ def test_a_lost_connection_refuses_at_once_and_sends_nothing(peer: Peer, client:
     assert client.link.calls("ping") == []
 
 
-def test_a_call_that_could_not_be_sent_whole_is_known_not_to_have_happened(peer: Peer, client: Client) -> None:
-    """Then `start` raises: the server cannot have got it, so tpc_finish is not in doubt."""
-    client.sock.shutdown(socket.SHUT_WR)
+def test_a_call_that_could_not_be_sent_whole_is_known_not_to_have_happened(unattended: Client) -> None:
+    """Then `start` raises: the server cannot have got it, so tpc_finish is not in doubt.
+
+    Nobody reads, who could find the connection ended by the peer before that.
+    """
+    unattended.sock.shutdown(socket.SHUT_WR)
     with pytest.raises(ClientDisconnected, match="sending failed"):
-        client.channel.start("tpc_finish", (1,))
-    assert client.channel.lost
+        unattended.channel.start("tpc_finish", (1,))
+    assert unattended.channel.lost
