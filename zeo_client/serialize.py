@@ -101,8 +101,13 @@ class ObjectWriter:
         UnpicklableError, naming the attribute, if something in its state has no pickle; InvalidObjectReference if it
         refers to an object of another connection.
         """
-        metadata = _class_metadata(obj)
-        state = obj.__getstate__()
+        try:
+            metadata = _class_metadata(obj)
+            state = obj.__getstate__()
+        except Exception as error:
+            # It is the class's own error, and stays that; a traceback alone does not tell which object it was.
+            error.add_note(f"while {dotted_name(obj)} with oid {oid_repr(obj._p_oid)} was to be stored")
+            raise
         self._current = obj
         try:
             data = self._dump(self._pickler, metadata, state)

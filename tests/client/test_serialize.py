@@ -134,6 +134,7 @@ def test_an_error_of_the_class_itself_is_its_own(conn: Connection) -> None:
     with pytest.raises(TypeError, match="mine") as info:
         ObjectWriter(conn).serialize(adopted(conn, Failing()))
     assert not isinstance(info.value, UnpicklableError)
+    assert "Failing with oid 0x" in info.value.__notes__[0]
 
 
 class Conflicting:
