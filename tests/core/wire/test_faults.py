@@ -46,7 +46,10 @@ ZEO_KNOWS: Mapping[type[Exception], type[Exception]] = {
 }
 
 
-AS_BUILTINS: Mapping[type[Exception], type[Exception]] = {errors.UnknownIteratorError: KeyError}
+AS_BUILTINS: Mapping[type[Exception], type[Exception]] = {
+    errors.MetadataError: TypeError,
+    errors.UnknownIteratorError: KeyError,
+}
 """What arrives as a builtin error: ZEO's server lets its own out there."""
 
 
@@ -117,7 +120,8 @@ BUILTINS = (KeyError, TypeError, ValueError)
 @ERRORS
 def test_what_we_make_of_our_own_errors(error: Exception) -> None:
     made = from_wire(*over_the_wire(error))
-    if class_of(error) in ZEO_KNOWS or class_of(error) in (errors.StorageError, errors.UndoError):
+    own = (errors.AccessDeniedError, errors.StorageError, errors.UndoError)
+    if class_of(error) in ZEO_KNOWS or class_of(error) in own:
         assert class_of(made) is class_of(error)
         assert vars(made) == vars(error)
         assert str(made) == str(error)
