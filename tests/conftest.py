@@ -5,5 +5,6 @@ pytest_plugins = [
     "tests.fixtures_runzeo",
     "tests.fixtures_small_disk",
     "tests.fixtures_tls",
+    "tests.fixtures_transaction",
     "tests.fixtures_zeod",
 ]

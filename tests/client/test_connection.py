@@ -99,7 +99,7 @@ def test_add_gives_an_oid_at_once(ann: Session, bob: Session) -> None:
 
 
 def test_add_refuses_what_it_cannot_store(ann: Session, bob: Session) -> None:
-    with pytest.raises(TypeError, match=r"not a tests\.client\.objects\.Plain"):
+    with pytest.raises(TypeError, match=r"not tests\.client\.objects\.Plain: derive it from Persistent"):
         ann.conn.add(Plain())
     node = Node()
     bob.conn.add(node)

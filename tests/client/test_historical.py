@@ -42,7 +42,9 @@ def test_no_moment() -> None:
         tid_before(WHEN, WHEN)
 
 
-@pytest.mark.parametrize("moment", ["2026-03-04", b"short", True, object(), ()], ids=repr)
+@pytest.mark.parametrize(
+    "moment", ["2026-03-04", b"short", True, object(), ()], ids=["text", "bytes", "bool", "object", "tuple"]
+)
 def test_what_is_no_moment(moment: Any) -> None:
     with pytest.raises(ValueError, match="is no moment"):
         tid_before(moment, None)

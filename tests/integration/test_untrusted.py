@@ -18,6 +18,7 @@ import pytest
 
 from tests.fixtures_zeod import StartZeod, Zeod
 from tests.server.raw_client import RawClient
+from zeo_core.commit_marker import MARKER_BYTES
 from zeo_core.errors import ConflictError, ZeodError
 from zeo_core.ids import MAX_TID, ROOT_OID, ZERO_TID, Tid, pack_id
 from zeo_core.wire.methods import CLIENT_CALLS
@@ -213,7 +214,8 @@ def reads(client: Attacker) -> None:
     client.attempt("load_many", (ROOT_OID,), MAX_TID, 3, 1_000_000, "persistent.mapping.PersistentMapping")
     client.attempt("load_many", tuple(OIDS), MAX_TID, 3, 1_000_000, "os.mkdir")
     client.attempt("getInvalidations", ZERO_TID)
-    for call in ("get_info", "getSize", "server_status", "ping", "lastTransaction"):
+    client.attempt("transaction_outcome", b"x" * MARKER_BYTES, ZERO_TID)
+    for call in ("get_info", "getSize", "server_status", "clients", "ping", "lastTransaction"):
         client.call(call)
     client.attempt("undoLog", 0, 100)
     client.attempt("undoInfo", 0, 100, {"user_name": client.record})

@@ -10,6 +10,7 @@ import pytest
 from tests.server.blob_server import blob_storage
 from tests.server.in_process import InProcess, in_process
 from tests.server.raw_client import RawClient
+from zeo_core.commit_marker import MARKER_BYTES
 from zeo_core.errors import AccessDeniedError, ReadOnlyError, ZeodError
 from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
 from zeo_core.roles import ClientRole
@@ -117,23 +118,26 @@ ARGUMENTS: dict[str, object] = {
     "iterator": 0,
     "iterators": (),
     "oids": (ROOT_OID,),
+    "marker": b"x" * MARKER_BYTES,
+    "since": ZERO_TID,
 }
 
 
-def call(client: RawClient, name: str) -> None:
-    """Call a method with arguments that fit; it is the server's own matter whether there is such an object."""
+def fitting(name: str) -> list[object]:
+    """Return arguments of a method that fit; it is the server's own matter whether there is such an object."""
     arguments = [ARGUMENTS[argument.name] for argument in CLIENT_CALLS[name].arguments if not argument.optional]
     if name in ("getInvalidations", "loadBefore", "load_many", "iterator_record_start"):
-        arguments = [ZERO_TID if argument is None else argument for argument in arguments]
-    client.call(name, *arguments)
+        return [ZERO_TID if argument is None else argument for argument in arguments]
+    return arguments
 
 
 def refusals(client: RawClient) -> set[str]:
     """The methods that are refused for the sake of the role."""
     refused = set()
     for name in set(CLIENT_CALLS) - OTHERS:
+        arguments = fitting(name)
         try:
-            call(client, name)
+            client.call(name, *arguments)
         except (ReadOnlyError, AccessDeniedError):
             refused.add(name)
         except (ZeodError, KeyError, ValueError):

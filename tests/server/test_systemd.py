@@ -45,7 +45,7 @@ def test_without_a_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, name
     ("period", "pid", "expected"),
     [
         ("30000000", None, 30.0),
-        ("500000", str(os.getpid()), 0.5),
+        pytest.param("500000", str(os.getpid()), 0.5, id="this process"),
         ("500000", "1", None),
         ("0", None, None),
         ("soon", None, None),

@@ -158,7 +158,9 @@ def test_an_error_reply_of_another_shape(body: object) -> None:
     check_dead(session)
 
 
-@pytest.mark.parametrize("name", ["", "nonsense", "__class__", "receive", "Ping", "ping ", "x" * 10_000, "\n", "zeoVerify"])
+@pytest.mark.parametrize(
+    "name", ["", "nonsense", "__class__", "receive", "Ping", "ping ", "x" * 10_000, "\n", "zeoVerify"]
+)
 @pytest.mark.parametrize("one_way", [True, False])
 @roles
 def test_an_unknown_method(role: Role, name: str, one_way: bool) -> None:
