@@ -76,6 +76,7 @@ def test_what_is_on_its_way_is_waited_for_and_not_asked_for_twice(peer: Peer, st
     peer.hold("load_many")
     walking = Background(load, storage, peer, *MANY[1:50])
     link, request = peer.held("load_many")
+    until(lambda: MANY[5] in storage._read_ahead._awaited)  # noted just after it is sent for
     also = Background(load, storage, peer, MANY[5])
     load(storage, peer, PARENT)
     assert not walking.done()
