@@ -12,7 +12,9 @@ import pytest
 from ZODB.FileStorage import FileStorage as ZODBFileStorage
 from ZODB.scripts import fstest
 
+from tests.client.peer import until
 from tests.crash import packer
+from zeo_core.errors import FileLockedError
 from zeo_core.ids import pack_id
 from zeo_server.storages.file import FileStorage
 
@@ -30,8 +32,18 @@ def work_until_killed(path: Path, lines: int) -> int:
     return int([line for line in said if line.endswith(b"\n")][-1])
 
 
+def opened(path: Path) -> FileStorage | None:
+    """Open the file; None while a packer that its killed owner was just starting holds the lock, up to its exec."""
+    try:
+        return FileStorage(path)
+    except FileLockedError:
+        return None
+
+
 def assert_sound(path: Path, acknowledged: int) -> None:
-    with closing(FileStorage(path)) as storage:
+    storage = until(lambda: opened(path), pause_s=0.01)
+    assert storage is not None
+    with closing(storage):
         # A packer that had just been started may still make its files and, having found that its owner is gone,
         # remove them.
         deadline = time.monotonic() + 30
