@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -73,15 +73,25 @@ def test_a_client_that_does_not_read_is_not_sent_more(server: InProcess, client:
         assert sum(map(len, chunks)) == 2 * DEFAULT_LIMITS.backlog_max_bytes
 
 
+def open_files() -> set[str]:
+    """The names of the files that this process, and so the server in it, has open."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # another thread has just closed it
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return found
+
+
 def test_a_client_that_goes_away_in_the_middle(server: InProcess, client: RawClient) -> None:
     tid = commit(client, A, [LARGE])
-    before = len(os.listdir("/proc/self/fd"))
+    path: str = server.service.storages["1"].storage.loadBlob(A, tid)  # type: ignore[attr-defined]
     gone = server.client()
     gone.send("sendBlob", A, tid)
     server.until(lambda: any(not connection.takes_more() for connection in server.service.connections))  # type: ignore[attr-defined]
+    assert path in open_files()
     gone.close()
     server.until(lambda: len(server.service.connections) == 1)
-    server.until(lambda: len(os.listdir("/proc/self/fd")) == before)
+    server.until(lambda: path not in open_files())
     assert loaded(client, A, tid) == LARGE
 
 
