@@ -9,7 +9,6 @@ a connection, its files go with it (lesson B17); those of a server that dies are
 """
 
 import asyncio
-import errno
 import os
 import stat
 import tempfile
@@ -20,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from zeo_core.errors import StorageError, StorageFullError, StorageTransactionError
+from zeo_core.errors import StorageError, StorageTransactionError
 from zeo_core.ids import Oid
 from zeo_core.storage import BlobStage, HasBlobs, Loads
 from zeo_core.transaction import ObjectWrite
 from zeo_server.commit.transaction import BlobSource, ServerTransaction
 from zeo_server.limits import DEFAULT_LIMITS, Limits
+from zeo_server.storages.faults import failure
 
 __all__ = ["THREADS", "Sender", "SharedFile", "Upload", "Uploads"]
 
@@ -109,7 +109,7 @@ class Upload:
             while rest:
                 rest = rest[os.write(file, rest) :]
         except OSError as error:
-            self._error = _failure(self._path or self._directory or "", error)
+            self._error = failure(self._path or self._directory or "", error)
             self._close()
             self._remove()
 
@@ -158,7 +158,7 @@ class SharedFile:
         try:
             mode = os.lstat(path).st_mode
         except OSError as error:
-            raise _failure(path, error) from error
+            raise failure(path, error) from error
         if not stat.S_ISREG(mode) or os.path.realpath(self._directory) != os.path.join(
             os.path.realpath(self._base), in_base
         ):
@@ -345,10 +345,3 @@ def _stage(
 
 def _has_data(write: ObjectWrite | None) -> bool:
     return write is not None and write.data is not None  # a later call of the transaction may have deleted it
-
-
-def _failure(path: str, error: OSError) -> StorageError:
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFullError(path, reason)
-    return StorageError(f"{path}: {reason}")

@@ -38,10 +38,11 @@ from threading import Lock
 from typing import IO, Any, NamedTuple, NoReturn
 
 from zeo_core.blob_layout import MARKER, Layout, file_name, tid_of
-from zeo_core.errors import POSKeyError, StorageError, StorageFullError
+from zeo_core.errors import POSKeyError, StorageError
 from zeo_core.ids import Oid, Tid
 from zeo_server.storages import durable
 from zeo_server.storages.blob_layout import choose
+from zeo_server.storages.faults import failure
 
 __all__ = ["BlobDirectory", "BlobFile", "BlobStaging", "StagedBlob"]
 
@@ -356,11 +357,7 @@ def _reported(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        culprit = error.filename or path
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError(str(culprit), reason) from error
-        raise StorageError(f"{culprit}: {reason}") from error
+        raise failure(str(error.filename or path), error) from error
 
 
 def _move(source: str, target: str) -> None:

@@ -33,6 +33,7 @@ from zeo_core.ids import MAX_TID, Tid, successor, tid_repr
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
 from zeo_server.storages.blobs import BlobDirectory
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.backup_blobs import BlobList, SavedBlobs, blob_records
 from zeo_server.storages.file.format import MAGIC_SIZE, STATUS_PACKED
 from zeo_server.storages.file.fresh import refuse_existing
@@ -40,7 +41,6 @@ from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import read_contents
 from zeo_server.storages.file.walk import Damage, Walk, open_reader
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["Backup", "Part", "Repository", "Restore", "verify"]
 

@@ -25,8 +25,8 @@ from zeo_core.record import is_blob_record
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
 from zeo_server.storages.blobs import BlobDirectory
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.log import Log
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["BlobList", "SavedBlob", "SavedBlobs", "blob_records"]
 

@@ -15,6 +15,7 @@ from zeo_core.errors import FileFormatError, FileLockedError, StorageError
 from zeo_core.ids import ZERO_TID, Oid, Tid, tid_repr, unpack_id
 from zeo_core.transaction import RecordedObject, RecordedTransaction, TransactionMetadata
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.format import (
     DATA_HEADER,
     LENGTH,
@@ -28,7 +29,6 @@ from zeo_server.storages.file.numbers import Numbers
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import record_positions
 from zeo_server.storages.file.walk import Damage, Walk, open_reader
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["FreshFile", "refuse_existing"]
 

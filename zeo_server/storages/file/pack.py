@@ -38,11 +38,11 @@ from zeo_core.errors import (
 from zeo_core.ids import Tid, tid_from_time
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.format import MAGIC_SIZE
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.room import Room
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["ERRORS", "Finish", "PackRun", "Replacement", "Switch", "clear_leftovers"]
 

@@ -28,6 +28,7 @@ from typing import Any
 from zeo_core.errors import StorageError
 from zeo_core.ids import Tid
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.asof import AsOf, headers
 from zeo_server.storages.file.format import STATUS_UNDONE
 from zeo_server.storages.file.kept import Kept
@@ -36,7 +37,6 @@ from zeo_server.storages.file.memory import bound_memory
 from zeo_server.storages.file.pack import ERRORS
 from zeo_server.storages.file.packed import Output, PackedFile
 from zeo_server.storages.file.reader import Descriptor, Reader
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["Ask", "Packing", "Say", "main"]
 

@@ -9,11 +9,11 @@ import zc.lockfile
 from zeo_core.errors import FileFormatError, FileLockedError
 from zeo_core.storage import Progress
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.format import DATA_HEADER_SIZE, LENGTH_SIZE, MAGIC_SIZE, STATUS_UNDONE
 from zeo_server.storages.file.log import TransactionHeader
 from zeo_server.storages.file.numbers import Numbers
 from zeo_server.storages.file.walk import Damage, Walk, open_reader
-from zeo_server.storages.file.writer import failure
 
 __all__ = ["Rebuild"]
 

@@ -15,15 +15,13 @@ from threading import Lock
 from typing import Final
 
 from zeo_core.errors import StorageFullError
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.reader import Descriptor
 
-__all__ = ["AHEAD_BYTES", "FULL", "Room"]
+__all__ = ["AHEAD_BYTES", "Room"]
 
 AHEAD_BYTES: Final = 4 << 20
 """Taken at once where there is plenty: the call needs 50 us, for one block as for a thousand (measured on ext4)."""
-
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system calls a file that cannot grow."""
 
 _SLACK_BYTES: Final = 1 << 20  # not to be taken by us: the directory's, the index's and the file system's own needs
 _KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
@@ -96,10 +94,7 @@ class Room:
             if error.errno in _CANNOT:
                 self._allocate = None
                 return
-            reason = error.strerror or str(error)
-            if error.errno in FULL:
-                raise StorageFullError(self._path, f"{missing} bytes to store: {reason}") from None
-            raise
+            raise failure(self._path, error) from error
         self._end += taken
 
     def give_back(self, end: int) -> None:

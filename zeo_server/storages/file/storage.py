@@ -37,6 +37,7 @@ from zeo_core.transaction import (
 )
 from zeo_server.histogram import Distribution
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.format import MAGIC, MAGIC_SIZE
 from zeo_server.storages.file.generation import Generation
 from zeo_server.storages.file.log import Log
@@ -44,7 +45,7 @@ from zeo_server.storages.file.pack import Finish, PackRun, Replacement, clear_le
 from zeo_server.storages.file.reader import Descriptor, Reader
 from zeo_server.storages.file.recover import BeforeCut, Contents, read_contents
 from zeo_server.storages.file.saving import IndexSaver
-from zeo_server.storages.file.writer import FileGroup, Writer, failure
+from zeo_server.storages.file.writer import FileGroup, Writer
 from zeo_server.storages.local import check_writable
 from zeo_server.storages.logged import LoggedStorage
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from zeo_core.errors import StorageClosedError, StorageError, StorageFullError
+from zeo_core.errors import StorageClosedError
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import ObjectWrite, PreparedTransaction
 from zeo_server.histogram import SECONDS, Histogram
 from zeo_server.storages import durable
+from zeo_server.storages.faults import failure
 from zeo_server.storages.file.format import (
     DATA_HEADER,
     DATA_HEADER_SIZE,
@@ -35,10 +36,10 @@ from zeo_server.storages.file.format import (
 )
 from zeo_server.storages.file.index import Entries, Index
 from zeo_server.storages.file.reader import Descriptor
-from zeo_server.storages.file.room import FULL, Room
+from zeo_server.storages.file.room import Room
 from zeo_server.storages.local import tid_for
 
-__all__ = ["FileGroup", "FindRepeated", "Place", "Writer", "failure", "lay_out"]
+__all__ = ["FileGroup", "FindRepeated", "Place", "Writer", "lay_out"]
 
 FindRepeated = Callable[[ObjectWrite], int]
 """Returns where the record stands whose data a write says it repeats, 0 if that is not so."""
@@ -64,14 +65,6 @@ class _Layout(NamedTuple):
     pieces: list[bytes]
     marks: list[tuple[int, bytes]]
     group: FileGroup
-
-
-def failure(path: str, error: OSError) -> StorageError:
-    """Return the error that tells of a failed call on the file at `path`."""
-    reason = error.strerror or str(error)
-    if error.errno in FULL:
-        return StorageFullError(path, reason)
-    return StorageError(f"{path}: {reason}")
 
 
 def _no_repeats(_write: ObjectWrite) -> int:

@@ -20,7 +20,7 @@ from zeo_server.storages.file.format import STATUS_OFFSET
 from zeo_server.storages.file.index import Index
 from zeo_server.storages.file.log import Log
 from zeo_server.storages.file.reader import Descriptor, Reader
-from zeo_server.storages.file.writer import FileGroup, Writer, failure, lay_out
+from zeo_server.storages.file.writer import FileGroup, Writer, lay_out
 
 A, B = pack_id(1), pack_id(2)
 
@@ -180,10 +180,6 @@ def test_a_closed_writer_gives_the_first_reason(tmp_path: Path) -> None:
     writer.close("second")
     with pytest.raises(StorageClosedError, match="first"):
         writer.write([], Index())
-
-
-def test_a_failure_without_text_still_says_something() -> None:
-    assert str(failure("Data.fs", OSError("odd"))) == "Data.fs: odd"
 
 
 def test_what_was_anticipated_is_finished_and_nothing_else_is_written(tmp_path: Path) -> None:
