@@ -9,7 +9,6 @@ a thread, those that are very long not at all.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -20,6 +19,7 @@ from zeo_core.transaction import Revision
 from zeo_core.unpickling import check_memo
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
+from zeo_server.long_answers import LongAnswers
 
 __all__ = [
     "ANSWER_MAX_BYTES",
@@ -151,49 +151,28 @@ class BulkLoads:
 
     def __init__(self, coordinator: Coordinator, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
         self._coordinator = coordinator
-        self._receiver = receiver
         self._loop = loop
-        self._wanted: deque[tuple[Wanted, Answer]] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._room = asyncio.Event()
+        self.answers: LongAnswers[tuple[Wanted, Answer]] = LongAnswers(self._give, receiver.takes_more)
 
     def load(self, wanted: Wanted, answer: Answer) -> None:
         """Find what is wanted, behind what was asked for before; `answer` gets the objects and the oids left out."""
-        if len(self._wanted) >= WAITING_MAX:
+        if len(self.answers) >= WAITING_MAX:
             answer(ZeodError(f"{WAITING_MAX} calls of load_many wait on this connection"))
-            return
-        self._wanted.append((wanted, answer))
-        if self._task is None:
-            self._task = self._loop.create_task(self._serve())
+        else:
+            self.answers.add((wanted, answer))
 
-    def resume(self) -> None:
-        """Go on: the peer takes more."""
-        self._room.set()
-
-    def close(self) -> None:
-        """Find no more: the connection has ended."""
-        self._wanted.clear()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _serve(self) -> None:
+    async def _give(self, asked: tuple[Wanted, Answer]) -> None:
+        wanted, answer = asked
         try:
-            while self._wanted:
-                wanted, answer = self._wanted.popleft()
-                try:
-                    await self._find(wanted, answer)
-                except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged there
-                    answer(error)
-        finally:
-            self._task = None
+            await self._find(wanted, answer)
+        except Exception as error:  # noqa: BLE001 - the caller is told, and a bug is logged there
+            answer(error)
 
     async def _find(self, wanted: Wanted, answer: Answer) -> None:
         known = self._coordinator.storage.last_tid()
         search = _Search(wanted)
         while not search.is_done():
-            if not self._receiver.takes_more():
-                self._room.clear()
-                await self._room.wait()
+            await self.answers.room()
             await self._find_some(search)
         # Nothing is awaited from here to the answer.
         self._look_again(search, known)

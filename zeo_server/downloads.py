@@ -8,7 +8,6 @@ between the chunks of one, since no load should wait for a film. One slice is re
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from zeo_core.ids import Oid, Tid
 from zeo_core.storage import HasBlobs, Loads
 from zeo_core.wire.codec import encode_before_bytes, encode_one_way
 from zeo_server.commit.transaction import Answer
+from zeo_server.long_answers import LongAnswers
 
 __all__ = ["MESSAGE_BYTES", "SLICE_BYTES", "Downloads", "Receiver", "Run"]
 
@@ -53,53 +53,33 @@ class Downloads:
         self._storage = storage
         self._receiver = receiver
         self._run = run
-        self._wanted: deque[tuple[Oid, Tid, Answer]] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._room = asyncio.Event()
+        self.answers: LongAnswers[tuple[Oid, Tid, Answer]] = LongAnswers(self._give, receiver.takes_more)
 
     def send(self, oid: Oid, serial: Tid, answer: Answer) -> None:
         """Send a blob behind those asked for before; `answer` gets None at its end, or the error if there is none."""
-        self._wanted.append((oid, serial, answer))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._serve())
+        self.answers.add((oid, serial, answer))
 
-    def resume(self) -> None:
-        """Go on: the peer takes more."""
-        self._room.set()
-
-    def close(self) -> None:
-        """Send no more: the connection has ended."""
-        self._wanted.clear()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _serve(self) -> None:
+    async def _give(self, asked: tuple[Oid, Tid, Answer]) -> None:
+        oid, serial, answer = asked
         try:
-            while self._wanted:
-                oid, serial, answer = self._wanted.popleft()
-                try:
-                    blob, messages = await self._run(lambda: _opened(self._storage, oid, serial))  # noqa: B023 - awaited
-                except (ZeodError, OSError) as error:
-                    answer(error if isinstance(error, ZeodError) else StorageError(str(error)))
-                    continue
-                try:
-                    await self._send(blob, (oid, serial), messages)
-                    answer(None)
-                finally:
-                    if not blob.closed:
-                        self._run(blob.close)
+            blob, messages = await self._run(lambda: _opened(self._storage, oid, serial))
+        except (ZeodError, OSError) as error:
+            answer(error if isinstance(error, ZeodError) else StorageError(str(error)))
+            return
+        try:
+            await self._send(blob, (oid, serial), messages)
+            answer(None)
         except (ZeodError, OSError) as error:
             # What the client has is the beginning of a blob: there is no other way to tell it that no end will come.
             self._receiver.disconnect(f"a blob could not be read: {error}")
         finally:
-            self._task = None
+            if not blob.closed:
+                self._run(blob.close)
 
     async def _send(self, blob: "_OpenBlob", ids: tuple[Oid, Tid], messages: bytes | bytearray) -> None:
         self._receiver.send(encode_one_way("receiveBlobStart", ids))
         while messages:
-            while not self._receiver.takes_more():
-                self._room.clear()
-                await self._room.wait()
+            await self.answers.room()
             self._receiver.send(messages)
             messages = b"" if blob.closed else await self._run(blob.read)
         self._receiver.send(encode_one_way("receiveBlobStop", ids))

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from zeo_core.errors import AccessDeniedError, ConflictError, POSKeyError, ReadOnlyError, ZeodError
 from zeo_core.ids import Oid, Tid
@@ -30,6 +30,7 @@ from zeo_server.downloads import Downloads
 from zeo_server.handlers import HANDLERS
 from zeo_server.iterators import Iterators
 from zeo_server.limits import Limits
+from zeo_server.long_answers import LongAnswers
 from zeo_server.peer import Peer, peer_name
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
@@ -78,6 +79,7 @@ class ServerSession(asyncio.Protocol):
         self._held = False  # what the peer sends comes faster than it can be dealt with
         self._downloads: Downloads | None = None
         self._bulk_loads: BulkLoads | None = None
+        self._long_answers: list[LongAnswers[Any]] = []  # theirs
         self._registered = False
         self._slow_calls: SlowCalls | None = None  # most clients never have any
         self._ended = False
@@ -112,10 +114,8 @@ class ServerSession(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on: the peer has caught up."""
         self._paused = False
-        if self._downloads is not None:
-            self._downloads.resume()
-        if self._bulk_loads is not None:
-            self._bulk_loads.resume()
+        for answers in self._long_answers:
+            answers.resume()
         self._loop.call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -194,12 +194,14 @@ class ServerSession(asyncio.Protocol):
         """Send a blob, behind those asked for before, and then the answer."""
         if self._downloads is None:
             self._downloads = Downloads(self.storage, self, self.coordinator.uploads.run)
+            self._long_answers.append(self._downloads.answers)
         self._downloads.send(oid, serial, self._counted(answer))
 
     def load_many(self, wanted: Wanted, answer: Answer) -> None:
         """Find many objects, behind what was asked for so before."""
         if self._bulk_loads is None:
             self._bulk_loads = BulkLoads(self.coordinator, self, self._loop)
+            self._long_answers.append(self._bulk_loads.answers)
         self._bulk_loads.load(wanted, answer)
 
     def takes_more(self) -> bool:
@@ -436,10 +438,8 @@ class ServerSession(asyncio.Protocol):
         self._events = None
         self._out.clear()
         self._wire.close()
-        if self._downloads is not None:
-            self._downloads.close()
-        if self._bulk_loads is not None:
-            self._bulk_loads.close()
+        for answers in self._long_answers:
+            answers.close()
         if self._registered:
             self.coordinator.counters.left(self.counters)
             self.coordinator.leave(self)

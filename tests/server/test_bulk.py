@@ -194,7 +194,7 @@ async def test_a_peer_that_does_not_read_is_waited_for() -> None:
         await asyncio.sleep(0)
     assert line.answers == []
     line.slow = False
-    loads.resume()
+    loads.answers.resume()
     assert len((await answered(line))[0]) == len(MANY)
     line.slow = True
     loads.load(Wanted(MANY, MAX_TID), line.answers.append)
@@ -204,9 +204,9 @@ async def test_a_peer_that_does_not_read_is_waited_for() -> None:
     assert line.answers == []
     loads.load(Wanted([A], MAX_TID), line.answers.append)
     assert isinstance(line.answers.pop(), ZeodError)
-    loads.close()
+    loads.answers.close()
     line.slow = False
-    loads.resume()
+    loads.answers.resume()
     for _ in range(50):
         await asyncio.sleep(0)
     assert line.answers == []
