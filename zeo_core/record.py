@@ -1,9 +1,10 @@
 """The object record: what stands in the storage for one object, whatever format it is written in.
 
-A record that starts with `{name}` is of the format `name`; every other record is of the default format, `pickle`: two
-pickles one after the other, the class's metadata and the object's state. The server asks this module, and no pickle
-directly, what a record refers to and what class it is of; no class is imported for either answer, because the bytes
-come from clients and the server has none of the applications' code.
+A record that starts with `{name}` is of the format `name`: `{protobuf}` is known from the start, others are registered.
+Every other record is of the default format, `pickle`: two pickles one after the other, the class's metadata and the
+object's state. The server asks this module, and no pickle directly, what a record refers to and what class it is of;
+no class is imported for either answer, because the bytes come from clients and the server has none of the applications'
+code.
 
 Before all that, a record may have been transformed by whoever stored it, as wrappers of storages do: one that starts
 with `.z` is compressed (zc.zlibstorage's, zlib). No pickle and no format starts with a full stop.
@@ -36,6 +37,7 @@ from zodbpickle.pickle_3 import _Unpickler as _PurePythonUnpickler
 
 from zeo_core.errors import RecordFormatError
 from zeo_core.ids import Oid, oid_repr
+from zeo_core.protobuf_record import PROTOBUF, ProtobufFormat
 from zeo_core.unpickling import check_memo
 
 __all__ = [
@@ -212,7 +214,7 @@ def _metadata_class_name(data: bytes) -> str:
     raise RecordFormatError(f"no class in a pickled object record: {metadata!r:.100}")
 
 
-_formats: dict[str, RecordFormat] = {PICKLE: PickleFormat()}
+_formats: dict[str, RecordFormat] = {PICKLE: PickleFormat(), PROTOBUF: ProtobufFormat()}
 
 
 def register_format(name: str, record_format: RecordFormat) -> None:

@@ -233,8 +233,8 @@ def test_the_default_format_is_pickle() -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(RecordFormatError, match=r"'protobuf'.*installed"):
-        record.references(b"{protobuf}\n\x00")
+    with pytest.raises(RecordFormatError, match=r"'thrift'.*installed"):
+        record.references(b"{thrift}\n\x00")
 
 
 def test_a_prefix_without_end_is_no_format() -> None:
