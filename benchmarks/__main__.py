@@ -1,62 +1,76 @@
-"""Compare zeod with ZEO: python -m benchmarks [--rounds N]. Prints a table of medians with ratios and spreads."""
+"""Compare zeod with ZEO and ZODB: python -m benchmarks [--only TEXT]. Prints tables, and writes JSON and a plot."""
 
-import statistics
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
-from benchmarks import counter, fanout, latency, limits, work
-from benchmarks.servers import KINDS, serve
+from benchmarks import (
+    blobs,
+    bulk_write,
+    cache,
+    client_server,
+    idle,
+    limits,
+    objects,
+    opening,
+    pack,
+    plots,
+    report,
+    walk,
+)
+from benchmarks.figures import Figure, table
 
-Task = Callable[[str, int, int], float]
+Part = Callable[[int], Iterator[Figure]]
 
-TASKS: dict[str, tuple[Task, int]] = {
-    "one load, client cache empty": (work.cold_load_us, 2000),
-    "warm load (client cache)": (work.warm_load_us, 20000),
-    "small commits, 1 client": (work.small_commit_us, 300),
-    "small commits, 8 clients": (work.parallel_commit_us, 100),
-    "hot counter, resolved, 8 clients": (counter.resolved_counter_us, 100),
-    "hot counter, 8 clients": (counter.plain_counter_us, 30),
-    "commit until 50 clients know it": (fanout.fanout_us, 60),
-    "p99 of loads, idle": (latency.load_p99_idle_us, 1500),
-    "p99 of loads beside commits": (latency.load_p99_beside_commits_us, 1500),
+PARTS: dict[str, Part] = {
+    "the machine": limits.figures,
+    "clients and servers": client_server.figures,
+    "many objects": walk.figures,
+    "bulk write": bulk_write.figures,
+    "caches": cache.figures,
+    "blobs": blobs.figures,
+    "pack": lambda repeats: pack.figures(min(repeats, 3)),
+    "opening": lambda repeats: opening.figures(min(repeats, 3)),
+    "object layer": lambda repeats: objects.figures(repeats, 50_000, ("file", "client", "own file")),
+    "idle clients": lambda _: idle.figures(),
 }
+"""By name, with what a run of all of them measures: some ten minutes with three repeats."""
 
 
-def _measure(ports: dict[str, int], repeats: int, only: str) -> dict[str, dict[str, list[float]]]:
-    """Time every task `repeats` times, alternating between the servers."""
-    tasks = {name: task for name, task in TASKS.items() if only in name}
-    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in tasks}
-    for name, (task, rounds) in tasks.items():
-        for _ in range(repeats):
-            for kind in KINDS:
-                times[name][kind].append(task(kind, ports[kind], rounds))
-    return times
-
-
-def _print_table(times: dict[str, dict[str, list[float]]]) -> None:
-    click.echo(f"\n{'':32}{'ZEO 6.2':>12}{'zeod':>12}{'ratio':>8}   spread of the ratio")
-    for name, by_kind in times.items():
-        zeo, zeod = (statistics.median(by_kind[kind]) for kind in KINDS)
-        ratios = [a / b for a, b in zip(by_kind["zeo"], by_kind["zeod"], strict=True)]
-        click.echo(f"{name:32}{zeo:>9.1f} us{zeod:>9.1f} us{zeo / zeod:>8.2f}   {min(ratios):.2f} .. {max(ratios):.2f}")
+def _chosen(only: str) -> dict[str, Part]:
+    """Return the parts that have `only` in their names, or the tasks for a client and a server that have."""
+    if any(only in name for name in PARTS):
+        return {name: part for name, part in PARTS.items() if only in name}
+    if any(only in name for name in client_server.TASKS):
+        return {"clients and servers": lambda repeats: client_server.figures(repeats, only)}
+    known = ", ".join([*PARTS, *client_server.TASKS])
+    raise click.BadParameter(f"nothing has {only!r} in its name; there are: {known}", param_hint="--only")
 
 
 @click.command()
-@click.option("--repeats", default=5, show_default=True, help="Runs of each task on each server, alternating.")
-@click.option("--only", default="", metavar="TEXT", help="Only the tasks with this in their names.")
-def main(repeats: int, only: str) -> None:
-    """Time zeod and ZEO side by side, over real processes and loopback, with the machine's limits in the same run."""
-    with tempfile.TemporaryDirectory(dir=".") as directory:
-        paths = {kind: Path(directory, f"{kind}.fs") for kind in KINDS}
-        for path in paths.values():
-            work.make_database(path)
-        click.echo(f"echo to another process: {limits.echo_us(3000):.1f} us")
-        click.echo(f"append and fsync:        {limits.append_fsync_us(500):.1f} us")
-        with serve("zeo", paths["zeo"]) as zeo, serve("zeod", paths["zeod"]) as zeod:
-            _print_table(_measure({"zeo": zeo.port, "zeod": zeod.port}, repeats, only))
+@click.option("--repeats", default=3, show_default=True, help="Turns of each contender in each task.")
+@click.option("--only", default="", metavar="TEXT", help="Only the parts, or else the tasks, with this in their names.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="bench-results",
+    show_default=True,
+    help="Where the JSON and the plot go.",
+)
+def main(repeats: int, only: str, results: Path) -> None:
+    """Time zeod and its peers side by side, over real processes and loopback, and what the machine can do."""
+    parts = {"the machine": limits.figures} | _chosen(only)
+    found: dict[str, list[Figure]] = {}
+    for name, part in parts.items():
+        click.echo(f"\n== {name}")
+        found[name] = list(part(repeats))
+        for line in table(found[name]):
+            click.echo(line)
+    results.mkdir(parents=True, exist_ok=True)
+    report.save(results / "report.json", found)
+    plots.draw_ratios(results / "ratios.svg", found)
+    click.echo(f"\nwritten: {results / 'report.json'}, {results / 'ratios.svg'}")
 
 
 if __name__ == "__main__":

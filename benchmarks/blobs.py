@@ -6,10 +6,9 @@ client hears of it; ZEO never syncs blobs. Prints MB/s, medians.
 """
 
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from typing import Any
 import click
 from ZODB.Connection import TransactionMetaData
 
-from benchmarks.servers import KINDS, serve
+from benchmarks.figures import Figure, table
+from benchmarks.servers import serve
 
-__all__ = ["SMALL_BYTES", "main"]
+__all__ = ["SMALL_BYTES", "figures", "main"]
 
 SMALL_BYTES = 100_000
 
@@ -79,35 +79,31 @@ def _work(mb: int, small: int) -> dict[str, Callable[[], list[bytes]]]:
     }
 
 
-@click.command()
-@click.option("--repeats", default=5, show_default=True, help="Rounds on each server, alternating.")
-@click.option("--mb", default=100, show_default=True, help="Size of the large blob.")
-@click.option("--small", default=200, show_default=True, help="How many blobs of 100 kB.")
-def main(repeats: int, mb: int, small: int) -> None:
-    """Time blobs on zeod and on ZEO side by side."""
+def figures(repeats: int, mb: int = 100, small: int = 200) -> Iterator[Figure]:
+    """Measure MB/s."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         directory = Path(name).absolute()
         with (
             serve("zeo", directory / "zeo.fs", directory / "zeo") as zeo,
             serve("zeod", directory / "zeod.fs", directory / "zeod") as zeod,
         ):
-            click.echo(f"{'':26}{'ZEO 6.2':>13}{'zeod':>13}{'ratio':>8}   spread of the ratio")
             for title, make in _work(mb, small).items():
-                rates: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+                found = [Figure(f"{what} {title}", "MB/s", more_is_better=True) for what in ("store", "load")]
                 for _ in range(repeats):
                     for kind, port in (("zeo", zeo.port), ("zeod", zeod.port)):
-                        rates[kind].append(_round(kind, port, directory, make()))
-                for index, what in enumerate(("store", "load")):
-                    _print_line(f"{what} {title}", *([rate[index] for rate in rates[kind]] for kind in KINDS))
+                        for figure, rate in zip(found, _round(kind, port, directory, make()), strict=True):
+                            figure.add(kind, rate)
+                yield from found
 
 
-def _print_line(title: str, zeo: list[float], zeod: list[float]) -> None:
-    ratios = [ours / theirs for theirs, ours in zip(zeo, zeod, strict=True)]
-    medians = statistics.median(zeo), statistics.median(zeod)
-    click.echo(
-        f"{title:26}{medians[0]:>8.0f} MB/s{medians[1]:>8.0f} MB/s{medians[1] / medians[0]:>8.2f}"
-        f"   {min(ratios):.2f} .. {max(ratios):.2f}"
-    )
+@click.command()
+@click.option("--repeats", default=5, show_default=True, help="Rounds on each server, alternating.")
+@click.option("--mb", default=100, show_default=True, help="Size of the large blob.")
+@click.option("--small", default=200, show_default=True, help="How many blobs of 100 kB.")
+def main(repeats: int, mb: int, small: int) -> None:
+    """Time blobs on zeod and on ZEO side by side."""
+    for line in table(figures(repeats, mb, small)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,19 @@ are alike. Then one object again and again, from memory, with a disk cache and w
 
 import gc
 import random
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.servers import serve
+from benchmarks.figures import Figure, table
+from benchmarks.servers import KINDS, serve
 from benchmarks.work import OBJECTS, make_database
 
-__all__ = ["open_client", "read_us"]
+__all__ = ["figures", "open_client", "read_us"]
 
 _CACHE_BYTES = 200_000_000
 _SAME_OBJECT = 100_000
@@ -60,11 +61,26 @@ def _measure(kind: str, port: int, directory: Path, oids: list[bytes]) -> dict[s
         storage.close()
     start = time.perf_counter()
     storage = open_client(kind, port, cache)
-    times["new client on the disk cache: open, ms"] = (time.perf_counter() - start) * 1e3
+    times["new client on the disk cache: open"] = (time.perf_counter() - start) * 1e6
     times["... its first reading"] = read_us(storage, oids)
     times["... its second reading"] = read_us(storage, oids)
     storage.close()
     return times
+
+
+def figures(repeats: int, objects: int = OBJECTS) -> Iterator[Figure]:
+    """Measure both clients, each with a server of its own."""
+    found: dict[str, Figure] = {}
+    oids = [number.to_bytes(8, "big") for number in range(1, objects + 1)]
+    random.Random(1).shuffle(oids)
+    for _ in range(repeats):
+        for kind in KINDS:
+            with tempfile.TemporaryDirectory() as name:
+                make_database(Path(name) / "Data.fs")
+                with serve(kind, Path(name) / "Data.fs") as server:
+                    for task, us in _measure(kind, server.port, Path(name), oids).items():
+                        found.setdefault(task, Figure(task, "us")).add(kind, us)
+    yield from found.values()
 
 
 @click.command()
@@ -72,20 +88,8 @@ def _measure(kind: str, port: int, directory: Path, oids: list[bytes]) -> dict[s
 @click.option("--repeats", default=3, show_default=True)
 def main(objects: int, repeats: int) -> None:
     """Print a table of microseconds, medians."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for _ in range(repeats):
-        for kind in ("zeo", "zeod"):
-            oids = [number.to_bytes(8, "big") for number in range(1, objects + 1)]
-            random.Random(1).shuffle(oids)
-            with tempfile.TemporaryDirectory() as name:
-                make_database(Path(name) / "Data.fs")
-                with serve(kind, Path(name) / "Data.fs") as server:
-                    for task, us in _measure(kind, server.port, Path(name), oids).items():
-                        found.setdefault(task, {}).setdefault(kind, []).append(us)
-    print(f"{'us, median':54} {'ZEO':>9} {'zeod':>9} {'ratio':>6}")
-    for task, times in found.items():
-        theirs, ours = (statistics.median(times[kind]) for kind in ("zeo", "zeod"))
-        print(f"{task:54} {theirs:9.2f} {ours:9.2f} {theirs / ours:6.2f}")
+    for line in table(figures(repeats, objects)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ import resource
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from benchmarks.figures import Figure, compare, table
 from benchmarks.servers import KINDS, Server, serve
 from benchmarks.work import make_database
 from zeo_core.wire.session import Greeted, Reply, Role, Session
 
-__all__ = ["bytes_each", "main"]
+__all__ = ["bytes_each", "figures", "main"]
 
 _WARM_UP = 50  # clients that come and go before, so that what is made once is made
 _SETTLE_S = 1.0
@@ -51,17 +53,26 @@ def bytes_each(server: Server, clients: int) -> float:
     return grown / clients
 
 
+def figures(clients: int = 1000) -> Iterator[Figure]:
+    """Measure an idle client of each server, once."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (clients * 2 + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    def measure(kind: str) -> float:
+        with tempfile.TemporaryDirectory(dir=".") as directory:
+            path = Path(directory, f"{kind}.fs").absolute()
+            make_database(path)
+            with serve(kind, path) as server:
+                return bytes_each(server, clients)
+
+    yield compare(f"memory for each of {clients} idle clients", "bytes", KINDS, 1, measure)
+
+
 @click.command()
 @click.option("--clients", default=1000, show_default=True, help="Idle clients.")
 def main(clients: int) -> None:
     """Measure an idle client of zeod and of ZEO."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (clients * 2 + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    with tempfile.TemporaryDirectory(dir=".") as directory:
-        for kind in KINDS:
-            path = Path(directory, f"{kind}.fs").absolute()
-            make_database(path)
-            with serve(kind, path) as server:
-                click.echo(f"{kind:5} {bytes_each(server, clients):8.0f} bytes for each of {clients} idle clients")
+    for line in table(figures(clients)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

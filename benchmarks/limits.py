@@ -6,8 +6,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
-__all__ = ["append_fsync_us", "echo_us"]
+from benchmarks.figures import Figure, compare
+
+__all__ = ["append_fsync_us", "echo_us", "figures"]
 
 _ECHO = """
 import socket, sys
@@ -19,6 +22,12 @@ reply = b"x" * int(sys.argv[1])
 while sock.recv(65536):
     sock.sendall(reply)
 """
+
+
+def figures(repeats: int) -> Iterator[Figure]:
+    """Measure the machine."""
+    yield compare("echo to another process", "us", ["machine"], repeats, lambda _: echo_us(3000))
+    yield compare("append and fsync", "us", ["machine"], repeats, lambda _: append_fsync_us(500))
 
 
 def echo_us(rounds: int, request_bytes: int = 45, reply_bytes: int = 350) -> float:

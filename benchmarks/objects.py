@@ -4,31 +4,33 @@
 
 The two object layers take turns on one storage of ours in one process: in memory, a Data.fs that the system has in its
 page cache, and a ClientStorage whose cache holds everything. What the storage does itself is in both columns, so the
-ratio is smaller than that of the object layers alone. `--cpu` counts the process's CPU time, for a machine with other
+ratio is smaller than that of the object layers alone. On an "own file", ZODB.DB has ZODB's FileStorage and ours has
+ours: the whole of either as a small program uses it. `--cpu` counts the process's CPU time, for a machine with other
 work to do; a server's is not in it.
 """
 
 import contextlib
 import gc
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import transaction
 import ZODB
+import ZODB.FileStorage
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
+from benchmarks.figures import Figure, table
 from benchmarks.servers import connect, serve
 from zeo_client.db import DB
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
-__all__ = ["LAYERS", "TASKS", "Item", "make"]
+__all__ = ["LAYERS", "TASKS", "Item", "figures", "make"]
 
 LAYERS: dict[str, Callable[..., Any]] = {"ZODB.DB": ZODB.DB, "zeod": DB}
 _OPENINGS = 1000
@@ -148,55 +150,64 @@ TASKS: dict[str, Callable[[Any, _Timer], int]] = {
 
 
 @contextlib.contextmanager
-def _storages(directory: Path) -> Iterator[dict[str, Any]]:
-    """Give one storage of each kind, all of them empty."""
-    file = FileStorage(str(directory / "local.fs"))
+def _storages(directory: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """Give empty storages, for each layer one, by their names."""
     with serve("zeod", directory / "served.fs") as server:
-        client = connect("zeod", server.port, cache_size=_CLIENT_CACHE_BYTES)
-        storages = {"memory": MappingStorage(), "file": file, "client": client}
+        shared = {
+            "memory": MappingStorage(),
+            "file": FileStorage(str(directory / "local.fs")),
+            "client": connect("zeod", server.port, cache_size=_CLIENT_CACHE_BYTES),
+        }
+        storages: dict[str, dict[str, Any]] = {name: dict.fromkeys(LAYERS, one) for name, one in shared.items()}
+        own = [ZODB.FileStorage.FileStorage(str(directory / "zodb.fs")), FileStorage(str(directory / "zeod.fs"))]
+        storages["own file"] = dict(zip(LAYERS, own, strict=True))
         yield storages
-        for storage in storages.values():
+        for storage in [*shared.values(), *own]:
             storage.close()
 
 
-def _times(storage: Any, objects: int, repeats: int, clock: Callable[[], float]) -> dict[str, dict[str, list[float]]]:
-    """Time every task, the layers taking turns; microseconds for one unit of it."""
-    times: dict[str, dict[str, list[float]]] = {task: {name: [] for name in LAYERS} for task in TASKS}
-    make(DB(storage), objects)
+def _measure(
+    name: str, storages: dict[str, Any], objects: int, repeats: int, clock: Callable[[], float]
+) -> Iterator[Figure]:
+    """Measure every task on one kind of storage, the layers taking turns; microseconds for one unit of it."""
+    for storage in set(storages.values()):
+        make(DB(storage), objects)
     for task, work in TASKS.items():
+        figure = Figure(f"{task}, {name}", "us")
         for turn in range(repeats + 1):
-            for name, layer in LAYERS.items():
+            for layer, open_database in LAYERS.items():
                 # A new one for each turn: a storage tells one DB of commits, and this one was not told of the other's.
                 timer = _Timer(clock)
-                units = work(layer(storage, cache_size=2 * objects), timer)
+                units = work(open_database(storages[layer], cache_size=2 * objects), timer)
                 if turn:  # the first warms the storage's caches
-                    times[task][name].append(timer.seconds / units * 1e6)
-    return times
+                    figure.add(layer, timer.seconds / units * 1e6)
+        yield figure
 
 
-def _print_times(storage: str, times: dict[str, dict[str, list[float]]]) -> None:
-    click.echo(f"\n{storage:32}" + "".join(f"{name:>12}" for name in LAYERS) + "   ratio   spread of the ratio")
-    for task, by_layer in times.items():
-        theirs, ours = by_layer.values()
-        ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
-        click.echo(
-            f"{task:32}{min(theirs):>9.2f} us{min(ours):>9.2f} us{statistics.median(ratios):>8.2f}"
-            f"   {min(ratios):.2f} .. {max(ratios):.2f}"
-        )
+def figures(
+    repeats: int,
+    objects: int = 100_000,
+    wanted: Sequence[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Figure]:
+    """Measure the object layers on the `wanted` kinds of storage, or on all."""
+    with tempfile.TemporaryDirectory(dir=".") as directory, _storages(Path(directory)) as storages:
+        for name, by_layer in storages.items():
+            if not wanted or name in wanted:
+                yield from _measure(name, by_layer, objects, repeats, clock)
 
 
 @click.command()
 @click.option("--objects", default=100_000, show_default=True, help="Items in the database.")
 @click.option("--repeats", default=5, show_default=True, help="Runs of each task with each layer, alternating.")
 @click.option("--cpu", is_flag=True, help="Count CPU time instead of the clock's.")
-@click.option("--storage", "wanted", multiple=True, help="Only this one: memory, file or client; repeatable.")
+@click.option(
+    "--storage", "wanted", multiple=True, help="Only this one: memory, file, client or 'own file'; repeatable."
+)
 def main(objects: int, repeats: int, cpu: bool, wanted: tuple[str, ...]) -> None:
-    """Time the object layers side by side: the best time of each, and the median of the ratios."""
-    clock = time.process_time if cpu else time.perf_counter
-    with tempfile.TemporaryDirectory(dir=".") as directory, _storages(Path(directory)) as storages:
-        for name, storage in storages.items():
-            if not wanted or name in wanted:
-                _print_times(name, _times(storage, objects, repeats, clock))
+    """Time the object layers side by side."""
+    for line in table(figures(repeats, objects, wanted, time.process_time if cpu else time.perf_counter)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ that the index takes, in bytes an object.
 import json
 import multiprocessing
 import os
-import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.figures import Figure, table
 from benchmarks.trees import write_tree
+
+__all__ = ["KINDS", "figures", "measure"]
 
 KINDS = ("zodb", "zeod")
 _PER_TRANSACTION = 100
@@ -58,14 +61,22 @@ def measure(kind: str, path: Path) -> dict[str, float]:
     return found
 
 
-def _compare(path: Path, repeats: int) -> None:
-    results: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
-    for _ in range(repeats):
-        for kind in KINDS:
-            results[kind].append(measure(kind, path))
-    for kind, found in results.items():
-        medians = [statistics.median(one[name] for one in found) for name in ("seconds", "bytes")]
-        click.echo(f"  {kind:8}{medians[0]:8.2f} s{medians[1]:8.1f} bytes an object")
+def figures(repeats: int, objects: int = 1_000_000) -> Iterator[Figure]:
+    """Measure openings of a file of so many objects, with its index and without."""
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        path = Path(directory, "Data.fs")
+        write_tree(path, objects, objects, _PER_TRANSACTION)
+        memory = Figure("memory of the index, an object", "bytes")
+        for title in ("with the index", "without the index"):
+            figure = Figure(f"open {objects:,} objects {title}", "s")
+            for _ in range(repeats):
+                for kind in KINDS:
+                    found = measure(kind, path)
+                    figure.add(kind, found["seconds"])
+                    memory.add(kind, found["bytes"])
+            yield figure
+            Path(f"{path}.index").unlink(missing_ok=True)
+        yield memory
 
 
 @click.command()
@@ -73,15 +84,8 @@ def _compare(path: Path, repeats: int) -> None:
 @click.option("--repeats", default=3, show_default=True, help="Openings by each storage, alternating.")
 def main(objects: int, repeats: int) -> None:
     """Time openings by zeod and by ZODB side by side."""
-    with tempfile.TemporaryDirectory(dir=".") as directory:
-        path = Path(directory, "Data.fs")
-        write_tree(path, objects, objects, _PER_TRANSACTION)
-        click.echo(f"{objects} objects, {path.stat().st_size / 1e6:.0f} MB; medians of {repeats}")
-        click.echo("with the index")
-        _compare(path, repeats)
-        os.unlink(f"{path}.index")
-        click.echo("without")
-        _compare(path, repeats)
+    for line in table(figures(repeats, objects)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

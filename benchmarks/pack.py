@@ -15,12 +15,13 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import click
 
+from benchmarks.figures import Figure, table
 from benchmarks.servers import KINDS, Server, connect, serve
 from benchmarks.trees import children, record, write_tree
 from zeo_core.ids import pack_id
@@ -31,6 +32,18 @@ _LOAD_PAUSE_S = 0.001  # between two loads: a client's, which has something else
 _COMMIT_PAUSE_S = 0.01
 _PROCESS_START_S = 60
 _SAMPLE_S = 0.02
+
+
+_UNITS = {
+    "pack": "s",
+    "memory of the server before": "MB",
+    "memory of the server": "MB",
+    "memory of the packer": "MB",
+    "size of the file": "MB",
+    "loads": "",
+    "commits": "",
+}
+"""Of what is measured; all else is in milliseconds."""
 
 
 class _Metadata:
@@ -159,9 +172,9 @@ def _pack(kind: str, server: Server) -> dict[str, float]:
     storage.close()
     return {
         "pack": elapsed,
-        "MB of the server before": before_mb,
-        "MB of the server": _peak_mb(server.pid),
-        "MB of the packer": packer.peak_mb,
+        "memory of the server before": before_mb,
+        "memory of the server": _peak_mb(server.pid),
+        "memory of the packer": packer.peak_mb,
     }
 
 
@@ -178,10 +191,33 @@ def measure(kind: str, path: Path, objects: int, *, idle: bool = False) -> dict[
             with _clients(kind, server.port, objects) as took_ms:
                 found = _pack(kind, server)
             found.update(took_ms)
-    found["MB of the file"] = copy.stat().st_size / 1e6
+    found["size of the file"] = copy.stat().st_size / 1e6
     for remains in path.parent.glob(f"{kind}.*"):
         remains.unlink()
     return found
+
+
+def figures(
+    repeats: int,
+    objects: int = 50_000,
+    revisions: int = 200_000,
+    kinds: Sequence[str] = KINDS,
+    *,
+    idle: bool = False,
+) -> Iterator[Figure]:
+    """Measure packs of a file, each contender packing a copy of it."""
+    found: dict[str, Figure] = {}
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        path = Path(directory, "Data.fs")
+        write_tree(path, objects, revisions)
+        for _ in range(repeats):
+            for kind in kinds:
+                for name, value in measure(kind, path, objects, idle=idle).items():
+                    unit = _UNITS.get(name, "ms")
+                    title = f"pack of {max(objects, revisions):,} revisions" if name == "pack" else f"pack: {name}"
+                    more_is_better = unit == ""
+                    found.setdefault(name, Figure(title, unit, more_is_better=more_is_better)).add(kind, value)
+    yield from found.values()
 
 
 @click.command()
@@ -192,25 +228,8 @@ def measure(kind: str, path: Path, objects: int, *, idle: bool = False) -> dict[
 @click.option("--idle", is_flag=True, help="Pack without loads and commits going on.")
 def main(objects: int, revisions: int, repeats: int, only: str | None, idle: bool) -> None:
     """Time packs by zeod and by ZEO side by side."""
-    kinds = [only] if only else list(KINDS)
-    with tempfile.TemporaryDirectory(dir=".") as directory:
-        path = Path(directory, "Data.fs")
-        write_tree(path, objects, revisions)
-        click.echo(f"{objects} objects, {max(objects, revisions)} revisions, {path.stat().st_size / 1e6:.0f} MB\n")
-        results: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
-        for _ in range(repeats):
-            for kind in kinds:
-                results[kind].append(measure(kind, path, objects, idle=idle))
-    click.echo(f"{'medians':26}" + "".join(f"{kind:>12}" for kind in kinds) + "   of single packs")
-    for name in results[kinds[0]][0]:
-        single = {kind: [result[name] for result in results[kind]] for kind in kinds}
-        click.echo(
-            f"{name:26}"
-            + "".join(f"{statistics.median(single[kind]):12.2f}" for kind in kinds)
-            + "   "
-            + " | ".join(" ".join(f"{value:.1f}" for value in single[kind]) for kind in kinds)
-        )
-    click.echo("\npack in seconds; loads and commits in milliseconds")
+    for line in table(figures(repeats, objects, revisions, [only] if only else KINDS, idle=idle)):
+        click.echo(line)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ Each run has a new client with an empty cache and a DB of its kind: ZODB's on ZE
 on a Data.fs of its own with the same objects, take turns.
 """
 
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ import ZODB
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
+from benchmarks.figures import Figure, compare, table
 from benchmarks.link import link_to
 from benchmarks.servers import KINDS, connect, serve
 from zeo_client.db import DB
 
-__all__ = ["Item"]
+__all__ = ["Item", "figures"]
 
 _CACHE_BYTES = 200_000_000
 
@@ -85,23 +85,27 @@ def _prefetch(database: Any, objects: int) -> float:
 _Task = Callable[[Any, int], float]
 
 
-def _seconds(task: _Task, ports: dict[str, int], objects: int, repeats: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for _ in range(repeats):
-        for kind in KINDS:
-            database = _open(kind, ports[kind], objects)
-            seconds[kind].append(task(database, objects))
-            database.close()
-    return seconds
+def _rates(name: str, task: _Task, ports: dict[str, int], objects: int, repeats: int) -> Figure:
+    def rate(kind: str) -> float:
+        database = _open(kind, ports[kind], objects)
+        seconds = task(database, objects)
+        database.close()
+        return objects / seconds
+
+    return compare(name, "/s", KINDS, repeats, rate, more_is_better=True)
 
 
-def _print_row(name: str, objects: int, seconds: dict[str, list[float]]) -> None:
-    zeo, zeod = (objects / statistics.median(seconds[kind]) for kind in KINDS)
-    ratios = [a / b for a, b in zip(seconds["zeo"], seconds["zeod"], strict=True)]
-    click.echo(
-        f"{name:32}{zeo:>10.0f}/s{zeod:>10.0f}/s{statistics.median(ratios):>8.1f}"
-        f"   {min(ratios):.1f} .. {max(ratios):.1f}"
-    )
+def figures(repeats: int, objects: int = 20_000, round_trip_ms: float = 1.0) -> Iterator[Figure]:
+    """Measure objects a second."""
+    with tempfile.TemporaryDirectory(dir=".") as directory, ExitStack() as running:
+        near = {kind: running.enter_context(serve(kind, Path(directory, f"{kind}.fs"))).port for kind in KINDS}
+        far = {kind: running.enter_context(link_to(port, round_trip_ms / 1000)) for kind, port in near.items()}
+        for kind, port in near.items():
+            _fill(kind, port, objects)
+        yield _rates("walk a BTree of objects", _walk, near, objects, repeats)
+        yield _rates(f"walk a BTree, {round_trip_ms:g} ms away", _walk, far, objects, repeats)
+        yield _rates("prefetch by oid", _prefetch, near, objects, repeats)
+        yield _rates(f"prefetch by oid, {round_trip_ms:g} ms away", _prefetch, far, objects, repeats)
 
 
 @click.command()
@@ -110,16 +114,8 @@ def _print_row(name: str, objects: int, seconds: dict[str, list[float]]) -> None
 @click.option("--round-trip", default=1.0, show_default=True, help="Milliseconds that the slow link takes.")
 def main(objects: int, repeats: int, round_trip: float) -> None:
     """Print objects a second, the ratio and its spread."""
-    with tempfile.TemporaryDirectory(dir=".") as directory, ExitStack() as running:
-        near = {kind: running.enter_context(serve(kind, Path(directory, f"{kind}.fs"))).port for kind in KINDS}
-        far = {kind: running.enter_context(link_to(port, round_trip / 1000)) for kind, port in near.items()}
-        for kind, port in near.items():
-            _fill(kind, port, objects)
-        click.echo(f"{'objects a second':32}{'ZEO 6.2':>12}{'zeod':>12}{'ratio':>8}   spread of the ratio")
-        _print_row("walk a BTree", objects, _seconds(_walk, near, objects, repeats))
-        _print_row(f"walk, {round_trip:g} ms away", objects, _seconds(_walk, far, objects, repeats))
-        _print_row("prefetch by oid", objects, _seconds(_prefetch, near, objects, repeats))
-        _print_row(f"prefetch, {round_trip:g} ms away", objects, _seconds(_prefetch, far, objects, repeats))
+    for line in table(list(figures(repeats, objects, round_trip))):
+        click.echo(line)
 
 
 if __name__ == "__main__":
