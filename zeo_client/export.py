@@ -27,6 +27,7 @@ from zeo_client.serialize import PROTOCOL, FindClass
 from zeo_client.zodb_names import written_by_zodb
 from zeo_core.errors import ExportError, POSKeyError
 from zeo_core.ids import Oid, Tid, oid_repr
+from zeo_core.protobuf_record import PREFIX, redirected
 from zeo_core.record import is_blob_record, pickle_source, references
 
 __all__ = [
@@ -220,6 +221,8 @@ class Import:
 
     def _rewritten(self, old: Oid, record: bytes) -> bytes:
         try:
+            if record.startswith(PREFIX):
+                return redirected(record, self._fresh)
             unpickler: Any = _Unpickler(pickle_source(record))
             unpickler.find_class = self._find_class
             unpickler.persistent_load = self._load_reference

@@ -24,6 +24,7 @@ from zeo_client.replies import Brought
 from zeo_client.transport.channel import Call, Channel
 from zeo_core.errors import ClientDisconnected, RecordFormatError, ZeodError
 from zeo_core.ids import Oid, Tid
+from zeo_core.protobuf_record import PREFIX
 from zeo_core.record import class_name, references, untransformed
 from zeo_core.wire.methods import LOAD_MANY_MAX_OIDS
 
@@ -44,12 +45,17 @@ _OID_OPCODES: Final = (b"C\x08", b"U\x08")  # how a pickle of protocol 3 begins 
 
 
 class _Record:
-    """A record that was loaded lately, and how far somebody has met what it refers to."""
+    """A record that was loaded lately, and how far somebody has met what it refers to.
 
-    __slots__ = ("class_name", "data", "place", "steps")
+    `data` is what oids are searched in: the record itself if it is pickled, which is quicker than to read it; else the
+    oids of `targets`, which were read from it.
+    """
 
-    def __init__(self, data: bytes, name: str, steps: int) -> None:
+    __slots__ = ("class_name", "data", "place", "steps", "targets")
+
+    def __init__(self, data: bytes, name: str, steps: int, targets: Sequence[Oid] | None = None) -> None:
         self.data, self.class_name = data, name
+        self.targets = targets
         self.place = 0
         self.steps = steps
 
@@ -113,17 +119,23 @@ class ReadAhead:
         """Take note of a record that was loaded plainly: somebody may begin to walk through it."""
         if self._window_max_bytes < FIRST_WINDOW_BYTES:
             return  # the cache is too small to hold what would come
-        if len(data) > _RECORD_MAX_BYTES or not any(opcode in data for opcode in _OID_OPCODES):
+        if len(data) > _RECORD_MAX_BYTES or not (data.startswith(PREFIX) or any(map(data.__contains__, _OID_OPCODES))):
             return
+        targets = None
         try:
             record = untransformed(data)
             name = class_name(record)
+            if record.startswith(PREFIX):
+                targets = references(record)
+                record = b"".join(targets)
         except RecordFormatError:
+            return
+        if not record:
             return
         with self._lock:
             parent = self._parent(oid)
             steps = parent.steps if parent is not None and parent.class_name == name else 0
-            self._records.append(_Record(record, name, steps))
+            self._records.append(_Record(record, name, steps, targets))
 
     def reached(self, oid: Oid, tid: Tid) -> None:
         """Ask for the next window of a walk, without waiting: it has come to an object in `marks`."""
@@ -201,7 +213,7 @@ class ReadAhead:
 def _walk_from(record: _Record, oid: Oid) -> _Walk | None:
     """Return the walk through what a record refers to, from `oid` on."""
     try:
-        oids = references(record.data)
+        oids = references(record.data) if record.targets is None else record.targets
     except RecordFormatError:
         return None
     if oid not in oids:

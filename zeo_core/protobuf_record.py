@@ -28,12 +28,13 @@ different references in it.
 Source: the records of keas.pbpersist, with which these are interchangeable.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from zeo_core.errors import RecordFormatError
-from zeo_core.ids import Oid, pack_id
+from zeo_core.ids import Oid, pack_id, unpack_id
 from zeo_core.protobuf_wire import DELIMITED, VARINT, MalformedError, delimited, fields, varint
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Reference",
     "decode",
     "encode",
+    "redirected",
 ]
 
 PROTOBUF: Final = "protobuf"
@@ -211,6 +213,24 @@ def _reference(data: bytes) -> Reference:
         None if class_meta is None else _class_metadata(class_meta),
         None if database is None else database.decode(),
         5 in found and found[5] != 0,
+    )
+
+
+def redirected(data: bytes, target: Callable[[Oid], Oid]) -> bytes:
+    """Return the record with other targets for what it refers to within its database, weakly or not.
+
+    The state stays as it is: it names its targets by refid.
+    """
+    record = decode(data)
+    return encode(
+        record._replace(
+            references=tuple(
+                reference._replace(zoid=unpack_id(target(reference.oid)))
+                if reference.weak or reference.database is None
+                else reference
+                for reference in record.references
+            )
+        )
     )
 
 

@@ -58,6 +58,9 @@ _COMPRESSED_MAX_BYTES = 4 * 1024
 _AT_ONCE_MAX_BYTES = 2 * 1024
 """References are read in the loop's thread from records up to this size: some 300 opcodes, a microsecond each."""
 
+_OTHER_AT_ONCE_MAX_BYTES = 512
+"""The same for records of other formats: some 80 references that a protobuf envelope holds, five microseconds each."""
+
 _FOLLOWING_MAX = 50_000
 """Objects that wait to be looked up in one call; references that come on top are not followed."""
 
@@ -131,7 +134,7 @@ class _Search:
             depth += 1
         if depth <= 0:
             return
-        if len(data) > _AT_ONCE_MAX_BYTES or data[:1] == b".":
+        if len(data) > _at_once_max_bytes(data):
             self.to_follow = data, depth - 1
         else:
             self.follow(references_within(data), depth - 1)
@@ -221,6 +224,12 @@ class BulkLoads:
                     continue
                 if again is not None:
                     search.found[oid] = again
+
+
+def _at_once_max_bytes(data: bytes) -> int:
+    if data[:1] == b".":
+        return 0
+    return _OTHER_AT_ONCE_MAX_BYTES if data[:1] == b"{" else _AT_ONCE_MAX_BYTES
 
 
 def _is_of_class(data: bytes, name: str) -> bool:

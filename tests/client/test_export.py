@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from persistent.wref import WeakRef
 
 from tests.client.objects import Node, Plain, Session, WithNewArgs, write
+from tests.records import message_node, node
 from zeo_client.blob import Blob
 from zeo_client.broken import PersistentBroken
 from zeo_client.connection import Connection
 from zeo_client.db import DB
 from zeo_core.errors import ConnectionStateError, ExportError, POSKeyError, StateLoadError, Unsupported
 from zeo_core.ids import ROOT_OID, pack_id
+from zeo_core.record import references
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
@@ -209,6 +211,26 @@ def test_objects_of_classes_that_are_gone_are_imported_unharmed(ann: Session, go
         sys.modules[gone.__name__] = module
         healed = Session(DB(other.storage)).root["node"]
         assert (healed.thing.x, healed.thing.part.y, healed.classes) == (1, 2, [gone.Part])
+
+
+def test_records_with_protobuf_messages_get_the_fresh_oids_too(ann: Session) -> None:
+    """No schema is needed for it, nor the class."""
+    a, b, c, elsewhere = map(pack_id, (101, 102, 103, 9))
+    write(ann.conn.db().storage, {a: node(b), b: message_node(c, b, weak=(a,), foreign=(elsewhere,)), c: node(a)})
+    ann.conn.sync()
+    storage = MappingStorage()
+    with DB(storage) as other:
+        user = Session(other)
+        user.root["first"] = Node()
+        user.root["imported"] = user.conn.importFile(exported(ann.conn, ann.conn.get(a)))
+        user.commit()
+        fresh_a = user.root["imported"]._p_oid
+        (fresh_b,) = references(storage.load(fresh_a)[0])
+        record = storage.load(fresh_b)[0]
+        fresh_c = references(record)[0]
+        assert record == message_node(fresh_c, fresh_b, weak=(fresh_a,), foreign=(elsewhere,))
+        assert references(storage.load(fresh_c)[0]) == [fresh_a]
+        assert len({a, b, c, fresh_a, fresh_b, fresh_c}) == 6
 
 
 def test_other_formats_have_importers_of_their_own(ann: Session) -> None:

@@ -1,13 +1,14 @@
 """Read-ahead over a scripted server: when it begins, what it asks for, and that it stores nothing stale."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.client.peer import Background, Peer, until
 from tests.client.storages import Open, reconnected
-from tests.records import node
+from tests.records import message_node, node
 from zeo_client.read_ahead import FIRST_WINDOW_BYTES
 from zeo_client.storage import ClientStorage
 from zeo_core.ids import Oid, Tid, pack_id, successor
@@ -39,7 +40,12 @@ def calls(peer: Peer, method: str = "load_many") -> list[Any]:
     return [request.args[0] for request in peer.link().calls(method)]
 
 
-def test_a_walk_through_a_list_takes_a_few_calls(peer: Peer, storage: ClientStorage) -> None:
+@pytest.mark.parametrize("record", [node, message_node])
+def test_a_walk_through_a_list_takes_a_few_calls(
+    peer: Peer, storage: ClientStorage, record: Callable[..., bytes]
+) -> None:
+    peer.commit({PARENT: record(*MANY)})
+    until(lambda: storage.last_tid() == peer.last_tid)
     load(storage, peer, PARENT, *MANY)
     assert len(calls(peer, "loadBefore")) == 2  # the list, and its first object
     assert 1 < len(calls(peer)) < 10
@@ -47,9 +53,10 @@ def test_a_walk_through_a_list_takes_a_few_calls(peer: Peer, storage: ClientStor
     assert windows[:2] == [FIRST_WINDOW_BYTES, 2 * FIRST_WINDOW_BYTES]
 
 
-def test_a_walk_through_a_chain_of_buckets(peer: Peer, storage: ClientStorage) -> None:
+@pytest.mark.parametrize("record", [node, message_node])
+def test_a_walk_through_a_chain_of_buckets(peer: Peer, storage: ClientStorage, record: Callable[..., bytes]) -> None:
     chain = [*MANY, pack_id(5000)]
-    peer.commit({oid: node(after, name="Bucket", filling=100) for oid, after in itertools.pairwise(chain)})
+    peer.commit({oid: record(after, name="Bucket", filling=100) for oid, after in itertools.pairwise(chain)})
     until(lambda: storage.last_tid() == peer.last_tid)
     load(storage, peer, *MANY)
     assert len(calls(peer, "loadBefore")) == 2

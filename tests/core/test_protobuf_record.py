@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests import protobuf_schemas
 from zeo_core import record
 from zeo_core.errors import RecordFormatError
-from zeo_core.ids import pack_id
-from zeo_core.protobuf_record import PREFIX, ClassMetadata, ObjectRecord, Reference, decode, encode
+from zeo_core.ids import pack_id, unpack_id
+from zeo_core.protobuf_record import PREFIX, ClassMetadata, ObjectRecord, Reference, decode, encode, redirected
 
 TheirRecord = protobuf_schemas.message_class(protobuf_schemas.envelope, "ObjectRecord")
 
@@ -149,6 +149,13 @@ def test_fields_of_later_versions_are_skipped() -> None:
 def test_a_number_that_does_not_fit_is_not_written(reference: Reference) -> None:
     with pytest.raises(ValueError, match="bits"):
         encode(ObjectRecord(PCONTACT, b"", (reference,)))
+
+
+def test_targets_are_changed_but_for_those_in_other_databases() -> None:
+    references = Reference(1, 5, PCONTACT), Reference(2, 6, weak=True), Reference(3, 7, None, "other")
+    changed = redirected(encode(ObjectRecord(PCONTACT, b"s", references)), lambda oid: pack_id(unpack_id(oid) + 100))
+    expected = Reference(1, 105, PCONTACT), Reference(2, 106, weak=True), references[2]
+    assert decode(changed) == ObjectRecord(PCONTACT, b"s", expected)
 
 
 def test_the_registry_knows_the_format() -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.records import node
+from tests.records import message_node, node
 from tests.server.in_process import InProcess, in_process
 from tests.server.raw_client import RawClient
 from zeo_core.errors import ZeodError
@@ -78,8 +78,18 @@ def test_a_class_that_is_gone_through_is_no_step(client: RawClient) -> None:
     assert oids(client.call("load_many", [A], MAX_TID, 0, 1 << 20, "nowhere.Other")) == [A]
 
 
-def test_references_of_a_long_record_are_read_too(client: RawClient) -> None:
-    commit(client, {A: node(B, filling=30_000), B: b"no record at all"})
+def test_records_with_protobuf_messages_are_followed_as_pickled_ones(client: RawClient) -> None:
+    commit(client, {A: message_node(B, D), B: node(C), C: message_node(A, weak=(D,)), D: message_node()})
+    assert oids(client.call("load_many", [A], MAX_TID, 1)) == [A, B, D]
+    assert oids(client.call("load_many", [B], MAX_TID, 9)) == [B, C, A, D]
+    chain = {oid: message_node(after, name="Bucket") for oid, after in itertools.pairwise(MANY[9:])}
+    commit(client, chain)
+    assert oids(client.call("load_many", [MANY[9]], MAX_TID, 0, 1 << 20, "nowhere.Bucket")) == MANY[9:-1]
+
+
+@pytest.mark.parametrize("record", [node, message_node])
+def test_references_of_a_long_record_are_read_too(client: RawClient, record: Callable[..., bytes]) -> None:
+    commit(client, {A: record(B, filling=30_000), B: b"no record at all"})
     assert oids(client.call("load_many", [A], MAX_TID, 5)) == [A, B]
 
 
@@ -87,7 +97,9 @@ def test_records_that_are_not_followed() -> None:
     record = node(A, filling=bulk.FOLLOWED_MAX_BYTES)
     assert references_within(node(A)) == [A]
     assert references_within(b".z" + zlib.compress(node(A))) == [A]
-    assert references_within(record) == []
+    assert references_within(record) == references_within(message_node(A, filling=bulk.FOLLOWED_MAX_BYTES)) == []
+    assert references_within(message_node(A)) == [A]
+    assert references_within(message_node(A)[:-1]) == []
     assert references_within(b".z" + zlib.compress(b"\0" * 50_000_000)) == []
     assert references_within(b"no record") == references_within(b"") == references_within(b"{unknown}x") == []
 

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from ZODB.scripts import fstest
 
+from tests.records import message_node
 from tests.server.storages.file.build import File
 from tests.server.storages.file.damaged import zodb_file
 from tests.server.storages.file.test_graph import record
@@ -102,6 +103,17 @@ def test_dangling_references_and_unreadable_records(tmp_path: Path) -> None:
     assert len(reasons) == 2
     deleted = File().add((ROOT_OID, record(A)), (A, record())).add((A, 0))
     assert checked(tmp_path, deleted.content, read_records=True).fault_count == 1
+
+
+def test_references_from_records_with_protobuf_messages(tmp_path: Path) -> None:
+    damaged = message_node(A)[:-1]
+    file = File().add(
+        (ROOT_OID, message_node(A, C)), (A, message_node(ROOT_OID, weak=(C,), foreign=(C,))), (B, damaged)
+    )
+    reasons = [fault.reason for fault in checked(tmp_path, file.content, read_records=True).faults]
+    assert reasons[0] == "oid 0x00 refers to oid 0x03, which does not exist"
+    assert reasons[1].startswith("the record of oid 0x02 cannot be read: no protobuf object record: cut off")
+    assert len(reasons) == 2
 
 
 def test_the_index_is_compared(tmp_path: Path) -> None:

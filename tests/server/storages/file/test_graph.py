@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.records import message_node
 from tests.server.storages.file.build import File
 from tests.server.storages.file.damaged import zodb_file
 from zeo_core.errors import FileFormatError
@@ -44,6 +45,13 @@ def test_dangling_references(tmp_path: Path) -> None:
         Reference(ROOT_OID, "x.Y", C, file.records[0][0]),
         Reference(A, "x.Y", B, file.records[0][1]),
     ]
+
+
+def test_references_from_records_with_protobuf_messages(tmp_path: Path) -> None:
+    file = File().add((ROOT_OID, record(A)), (A, message_node(B, weak=(C,), foreign=(C,))), (B, message_node(C)))
+    graph = graph_of(tmp_path, file)
+    assert found(graph.referrers(B)) == [Reference(A, "nowhere.Node", B, file.records[0][1])]
+    assert found(graph.dangling()) == [Reference(B, "nowhere.Node", C, file.records[0][2])]
 
 
 def test_a_record_that_cannot_be_read_is_told(tmp_path: Path) -> None:

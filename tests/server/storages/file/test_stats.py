@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.records import message_node
 from tests.server.storages.file.build import File
 from tests.server.storages.file.damaged import zodb_file
 from tests.server.storages.file.test_graph import record
@@ -61,6 +62,16 @@ def test_records_that_do_not_begin_with_their_class_and_long_ones(tmp_path: Path
     (tmp_path / "Data.fs").write_bytes(file.content)
     classes = {one.name: (one.objects, one.records) for one in counted(tmp_path / "Data.fs").classes}
     assert classes == {"module.Name": (1, 2), "x.Y": (1, 1), "m" * 300 + ".Long": (1, 1)}
+
+
+def test_records_with_protobuf_messages(tmp_path: Path) -> None:
+    (tmp_path / "Data.fs").write_bytes(
+        File()
+        .add((ROOT_OID, record(A)), (A, message_node(B)), (B, message_node(name="Leaf")), (C, message_node()))
+        .content
+    )
+    counts = {entry.name: entry.objects for entry in counted(tmp_path / "Data.fs").classes}
+    assert counts == {"x.Y": 1, "nowhere.Node": 2, "nowhere.Leaf": 1}
 
 
 def test_too_many_classes_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
