@@ -5,6 +5,7 @@
 #   make test-slow   soaks and crash runs that take minutes
 #   make lint        ruff, ruff format, mypy
 #   make bench       measure zeod and ZEO side by side
+#   make docs        build the documentation as a book, into docs/_build
 #   make clean       remove what was made here, but not ./var
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test test-slow lint bench docs clean
 
 run: $(VENV)/.installed
 	@$(BIN)/python examples/demo.py
@@ -31,6 +32,10 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -n -W --keep-going -q docs docs/_build
+	@echo "the book begins at docs/_build/index.html"
 
 # A stamp stands for each state of the environment, so that a second run starts at once; pyproject.toml renews it.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.made
@@ -54,5 +59,5 @@ $(VENV)/.made:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
