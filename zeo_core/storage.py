@@ -43,6 +43,7 @@ __all__ = [
     "Prefetches",
     "Progress",
     "ServedStorage",
+    "Spools",
     "Syncs",
     "Transacts",
     "TransactsBlobs",
@@ -182,6 +183,18 @@ class Anticipates(Protocol, metaclass=_ContractType):
         If the next `write_group` gets exactly this object it has less to do, if it gets anything else it takes this
         back first: a crash in between leaves no trace of it either. The writer's thread calls it.
         """
+
+
+@runtime_checkable
+class Spools(Protocol, metaclass=_ContractType):
+    """A storage on a disk, where the records of a large transaction can wait without being in memory.
+
+    It takes ObjectWrites whose data are SpooledData, and keeps none of them after `write_group`, `anticipate` or
+    `undo_writes`: they are gone when the transaction has ended.
+    """
+
+    def spool_directory(self) -> str | None:
+        """Return the directory for files of such records; None if it cannot take them after all."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from zodbpickle import pickle
 
@@ -24,11 +24,13 @@ __all__ = [
     "RecordedObject",
     "RecordedTransaction",
     "Revision",
+    "SpooledData",
     "TransactionMetadata",
     "UndoEntry",
     "check_extension",
     "extension_bytes",
     "extension_map",
+    "whole",
 ]
 
 _PROTOCOL = 3  # what ZODB writes, so that it reads what we write
@@ -51,18 +53,34 @@ class Revision(NamedTuple):
     end_tid: Tid | None
 
 
+class SpooledData(Protocol):
+    """An object's data that are not in memory but in a file: one of the many of a large transaction."""
+
+    def __len__(self) -> int:
+        """Return how many bytes they are; not 0."""
+
+    def read(self) -> bytes:
+        """Return them; StorageError if they cannot be had. May wait for the disk."""
+
+
+def whole(data: bytes | SpooledData | None) -> bytes | None:
+    """Return data themselves, wherever they are; None for None."""
+    return data if data is None or isinstance(data, bytes) else data.read()
+
+
 class ObjectWrite(NamedTuple):
     """One object in a transaction: the new data, and the serial (tid) of the revision it was made from.
 
-    `data` None ends the object's existence: it is deleted, or its creation is undone. `data_tid` names an earlier
-    transaction in which the object had these very data; a storage that can, repeats them by reference instead of
-    writing them again. It is a hint, to be used only if it is true: `data` are always given whole. `blob` is the path
-    of the staged blob file that belongs to this revision.
+    Only a storage that `Spools` is given `data` that are not in memory; `whole` reads them. `data` None ends the
+    object's existence: it is deleted, or its creation is undone. `data_tid` names an earlier transaction in which the
+    object had these very data; a storage that can, repeats them by reference instead of writing them again. It is a
+    hint, to be used only if it is true: `data` are always given whole. `blob` is the path of the staged blob file that
+    belongs to this revision.
     """
 
     oid: Oid
     serial: Tid
-    data: bytes | None
+    data: bytes | SpooledData | None
     data_tid: Tid | None = None
     blob: str | None = None
 

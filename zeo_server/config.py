@@ -99,6 +99,7 @@ class Configuration:
     tls: TLSFiles | None = None
     access: AccessRules | None = None
     limits: Limits = DEFAULT_LIMITS
+    spool_directory: str | None = None
     start_logging: Callable[[], object] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -136,6 +137,7 @@ def load(path: str) -> Configuration:
         tls=zeo.ssl,
         access=zeo.access,
         limits=limits,
+        spool_directory=zeo.spool_directory,
         start_logging=root.eventlog,
         warnings=(*_warnings(zeo), *(warning for storage in storages for warning in storage.warnings)),
     )

@@ -122,6 +122,7 @@ async def serve(
                 name=name,
                 timeout_s=configuration.transaction_timeout_s,
                 limits=limits,
+                spool_directory=configuration.spool_directory,
                 resolution_classes=classes,
                 clients_resolve=configuration.client_conflict_resolution,
                 invalidation_log=InvalidationLog(
@@ -237,6 +238,7 @@ class _Reloader:
         fixed = {
             "address": old.address != new.address,
             "<ssl>, to have it or not,": (old.tls is None) != (new.tls is None),
+            "spool-directory": old.spool_directory != new.spool_directory,
             "metrics-address": old.metrics_address != new.metrics_address,
             "read-only": old.read_only != new.read_only,
             "pid-filename": old.pid_filename != new.pid_filename,

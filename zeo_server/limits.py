@@ -62,6 +62,12 @@ class Limits:
     transaction_max_bytes: int = _limit(512 * _MB, "max-transaction-size")
     """What one transaction may stage, without its blobs."""
 
+    transaction_spool_bytes: int = _limit(8 * _MB, "transaction-spool-size", 0)
+    """What one transaction keeps in memory of its data; what is staged beyond that waits in a file."""
+
+    staged_memory_max_bytes: int = _limit(256 * _MB, "max-staged-memory", 0)
+    """What all transactions on a storage keep in memory of their data; what is staged beyond that waits in files."""
+
     blob_max_bytes: int = _limit(64 * _GB, "max-blob-size")
     """The largest blob that a client may send, so that one cannot fill a disk by itself."""
 

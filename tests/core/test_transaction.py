@@ -355,3 +355,14 @@ def test_values_are_immutable_and_hashable(value: Any, name: str) -> None:
     with pytest.raises((AttributeError, FrozenInstanceError)):
         setattr(value, name, None)
     assert hash(value) == hash(value)
+
+
+def test_whole_data_wherever_they_are() -> None:
+    class Spooled:
+        def __len__(self) -> int:
+            return 4
+
+        def read(self) -> bytes:
+            return b"data"
+
+    assert [transaction.whole(data) for data in (b"here", Spooled(), None)] == [b"here", b"data", None]

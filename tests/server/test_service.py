@@ -28,6 +28,12 @@ class Visitor:
     def send(self, frame: bytes) -> None:
         self.frames.append(frame)
 
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
     def send_later(self, frame: bytes) -> None:
         self.send(frame)
 

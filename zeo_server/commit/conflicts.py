@@ -74,7 +74,8 @@ class Checker:
     def _may_be_resolved(self, transaction: ServerTransaction, conflict: Conflict) -> bool:
         if conflict.data is None or conflict.read == ZERO_TID or conflict.oid in transaction.resolved:
             return False  # a client does not even have the data of what is resolved or undone here
-        return transaction.resolves or self._resolver.can(conflict)
+        # what is spooled is read when the locks are held, not in the loop
+        return transaction.resolves or not isinstance(conflict.data, bytes) or self._resolver.can(conflict)
 
 
 def _conflicts_of(

@@ -27,7 +27,7 @@ from zeo_core.errors import (
 )
 from zeo_core.ids import Oid, Tid, successor
 from zeo_core.storage import LoadsCached, ServedStorage, Undoes, WrittenGroup
-from zeo_core.transaction import Invalidation, ObjectWrite
+from zeo_core.transaction import Invalidation, whole
 from zeo_core.wire.codec import Encoder
 from zeo_core.zodb_records import tid_from_undo_id
 from zeo_server.allow_list import AllowList
@@ -35,10 +35,11 @@ from zeo_server.commit.conflicts import Checked, Checker
 from zeo_server.commit.group import GroupWriter, Outcome
 from zeo_server.commit.locks import ObjectLocks
 from zeo_server.commit.phases import ENDED, IN_DOUBT, Phase, Step
+from zeo_server.commit.preparation import Preparation
 from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
+from zeo_server.commit.spool import Spooling
 from zeo_server.commit.timeout import Timeouts
 from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, ServerTransaction
-from zeo_server.commit.undoing import repeated_blobs, undo_writes
 from zeo_server.commit.uploads import Uploads
 from zeo_server.counters import Counters
 from zeo_server.invalidation import Audience, InvalidationLog
@@ -65,6 +66,7 @@ class Coordinator:
         limits: Limits = DEFAULT_LIMITS,
         resolution_classes: AllowList | None = None,
         clients_resolve: bool = False,
+        spool_directory: str | None = None,
     ) -> None:
         self.storage = storage
         self.load = storage.load_cached if isinstance(storage, LoadsCached) else storage.load_before
@@ -87,6 +89,8 @@ class Coordinator:
         self.timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name, limits)
         self.uploads = Uploads(storage, loop, name, limits)
+        self._spooling = Spooling(storage, self.uploads.run, limits, spool_directory)
+        self._preparation = Preparation(storage, self.uploads)
         self._stopping: str | None = None
         self.packing = Packing(storage, loop, name, self._tell_info)
         self.undo_lines = UndoLines(storage)
@@ -126,7 +130,7 @@ class Coordinator:
         if transaction is None:
             if len(mine) >= self._limits.transactions_max:
                 raise StorageTransactionError(f"{len(mine)} transactions are open on this connection")
-            transaction = mine[txn_id] = ServerTransaction(member, txn_id, self._limits)
+            transaction = mine[txn_id] = ServerTransaction(member, txn_id, self._limits, self._spooling)
             self.counters.active_txns += 1
         return transaction
 
@@ -185,36 +189,7 @@ class Coordinator:
         transaction.answer = answer
         transaction.resolves = resolves or self._clients_resolve
         self.timeouts.stop(transaction)
-        if transaction.undos and isinstance(self.storage, Undoes):
-            tids, staged = transaction.undos, dict(transaction.writes)
-            future = self.uploads.run(partial(undo_writes, self.storage, tids, staged))
-            future.add_done_callback(partial(self._undone, transaction))
-        else:
-            self._stage_blobs(transaction)
-
-    def _undone(self, transaction: ServerTransaction, future: "asyncio.Future[dict[Oid, ObjectWrite]]") -> None:
-        error = future.exception()
-        if transaction.phase in ENDED:
-            return  # its client went away meanwhile
-        if isinstance(error, Exception):
-            transaction.doom(error)
-        else:
-            transaction.take_undone(future.result())
-            transaction.blobs.update(repeated_blobs(self.storage, future.result()))
-        self._stage_blobs(transaction)
-
-    def _stage_blobs(self, transaction: ServerTransaction) -> None:
-        if transaction.blobs and transaction.error is None and transaction.stage is None:
-            # What can fail is to fail at the vote (lesson B28): the blobs are on disk before any lock is asked for.
-            self.uploads.stage(transaction, partial(self._staged, transaction))
-        else:
-            self._lock(transaction)
-
-    def _staged(self, transaction: ServerTransaction) -> None:
-        if transaction.phase in ENDED:  # its client went away meanwhile
-            self.uploads.end_of(transaction)
-        else:
-            self._lock(transaction)
+        self._preparation.prepare(transaction, self._lock)
 
     def _lock(self, transaction: ServerTransaction) -> None:
         # Serials only grow: a conflict seen now is one for good, so the loser need not wait for locks to hear of it.
@@ -255,7 +230,7 @@ class Coordinator:
 
     def change_limits(self, limits: Limits) -> None:
         """Let other limits hold for what begins from now on."""
-        self._limits = self.uploads.limits = limits
+        self._limits = self.uploads.limits = self._spooling.limits = limits
 
     def info(self) -> dict[str, object]:
         """Return the figures of get_info that a commit changes."""
@@ -285,6 +260,8 @@ class Coordinator:
         self.undo_lines.close()
         # The writer posts its outcomes before it ends, so they are dealt with before this returns.
         await self._loop.run_in_executor(None, self._writer.close)
+        for transaction in self.transactions():
+            transaction.drop()
         await self.uploads.close()
         self.timeouts.close()
 
@@ -309,6 +286,8 @@ class Coordinator:
         if checked.fault is not None:
             self._refuse(transaction, checked.fault)
             return False
+        if not all(isinstance(conflict.data, bytes | None) for conflict in checked.conflicts):
+            return self._read_back(transaction, checked.conflicts)
         here = [conflict for conflict in checked.conflicts if self._resolver.can(conflict)]
         try:
             resolved = [self._resolver.resolve_at_once(conflict, self.load) for conflict in here]
@@ -320,6 +299,24 @@ class Coordinator:
             self._refuse(transaction, error)
             return False
         return self._take_resolved(transaction, checked.conflicts, here, resolved)
+
+    def _read_back(self, transaction: ServerTransaction, conflicts: Sequence[Conflict]) -> bool:
+        """Have the spooled data of conflicts read, then answer the vote; False if it is refused."""
+        if sum(len(conflict.data or b"") for conflict in conflicts) > self._limits.backlog_max_bytes:
+            self._refuse(transaction, conflicts[0].error())  # neither to be resolved here nor to be sent
+            return False
+
+        def read(future: "asyncio.Future[list[Conflict]]") -> None:
+            error = future.exception()
+            if transaction.phase in ENDED:
+                return  # its client went away meanwhile
+            checked = Checked(error) if isinstance(error, Exception) else Checked(None, future.result())
+            if not self._answer_vote(transaction, checked):
+                self._release([transaction])
+
+        future = self.uploads.run(lambda: [conflict._replace(data=whole(conflict.data)) for conflict in conflicts])
+        future.add_done_callback(read)
+        return True
 
     def _resolved(
         self,

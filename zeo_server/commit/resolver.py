@@ -30,7 +30,7 @@ class Resolver:
 
     def can(self, conflict: Conflict) -> bool:
         """Tell whether that may be tried: not for a new object whose oid is taken (lesson B25), nor a deletion."""
-        if conflict.data is None or conflict.read == ZERO_TID:
+        if not isinstance(conflict.data, bytes) or conflict.read == ZERO_TID:
             return False
         try:
             return self._classes.allows(class_name(conflict.data))
@@ -46,7 +46,7 @@ class Resolver:
         return self._resolve(conflict, load, AT_ONCE_MAX_BYTES)
 
     def _resolve(self, conflict: Conflict, load: Load, max_bytes: int | None) -> bytes | None:
-        if conflict.data is None:
+        if not isinstance(conflict.data, bytes):
             return None
         try:
             states = [load(conflict.oid, successor(tid)) for tid in (conflict.read, conflict.committed)]

@@ -8,8 +8,16 @@ from zeo_core.errors import ConflictError, RecordFormatError, StorageError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
 from zeo_core.record import class_name
 from zeo_core.storage import BlobStage
-from zeo_core.transaction import ObjectWrite, PreparedTransaction, TransactionMetadata, check_extension, extension_bytes
+from zeo_core.transaction import (
+    ObjectWrite,
+    PreparedTransaction,
+    SpooledData,
+    TransactionMetadata,
+    check_extension,
+    extension_bytes,
+)
 from zeo_server.commit.phases import Phase, Step, advance
+from zeo_server.commit.spool import Spool, Spooling, Writes
 from zeo_server.invalidation import Listener
 from zeo_server.limits import DEFAULT_LIMITS, Limits
 
@@ -38,7 +46,7 @@ _NO_METADATA = TransactionMetadata()
 _BEGUN = Phase.BEGUN  # an enum's member looked up through its class costs 0.2 us in Python 3.11
 
 
-class Member(Listener, Hashable, Protocol):
+class Member(Listener, Writes, Hashable, Protocol):
     """A registered client."""
 
     def disconnect(self, reason: str) -> None:
@@ -64,12 +72,13 @@ class Conflict(NamedTuple):
     oid: Oid
     committed: Tid
     read: Tid
-    data: bytes | None
+    data: bytes | SpooledData | None
 
     def error(self) -> ConflictError:
         """Return what a client is told that cannot resolve it."""
         try:
-            name = class_name(self.data) if self.data else None
+            # for the name alone the loop does not wait for the disk
+            name = class_name(self.data) if self.data and isinstance(self.data, bytes) else None
         except RecordFormatError:
             name = None  # the conflict is to be reported all the same
         return ConflictError(oid=self.oid, serials=(self.committed, self.read), class_name=name)
@@ -90,12 +99,14 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        *("_prepared", "answer", "blob_bytes", "blobs", "checks", "error", "finish_s", "id", "limits", "member"),
-        *("metadata", "phase", "resolved", "resolves", "restored", "size_bytes", "stage", "status", "tid", "undos"),
-        *("vote_s", "waits_s", "writes"),
+        *("_prepared", "_spooling", "answer", "blob_bytes", "blobs", "checks", "error", "finish_s", "id", "limits"),
+        *("member", "memory_bytes", "metadata", "phase", "resolved", "resolves", "restored", "size_bytes", "spool"),
+        *("stage", "status", "tid", "undos", "vote_s", "waits_s", "writes"),
     )
 
-    def __init__(self, member: Member, txn_id: Hashable, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, member: Member, txn_id: Hashable, limits: Limits = DEFAULT_LIMITS, spooling: Spooling | None = None
+    ) -> None:
         self.member = member
         self.id = txn_id
         self.metadata = _NO_METADATA
@@ -110,6 +121,9 @@ class ServerTransaction:
         self.tid: Tid | None = None
         self.status = b" "
         self.size_bytes = 0
+        self.memory_bytes = 0  # of the data that are staged, those that are in memory
+        self.spool: Spool | None = None  # the others
+        self._spooling = spooling
         self.blob_bytes = 0  # what its client has sent of blobs
         self.error: Exception | None = None
         self.answer: Answer | None = None
@@ -156,7 +170,7 @@ class ServerTransaction:
         """Stage what was found out about that."""
         self.undos = []
         for oid, write in writes.items():
-            self._replace(write)
+            self._replace(self._aside(write))
             self.resolved[oid] = None
 
     def take_resolved(self, oid: Oid, committed: Tid, data: bytes) -> None:
@@ -183,15 +197,38 @@ class ServerTransaction:
         if self.undos:
             self.doom(StorageError("nothing can be stored after an undo in the same transaction"))
             return
-        self._replace(write)
+        write = self._aside(write)
+        if self.error is None:
+            self._replace(write)
+
+    def _aside(self, write: ObjectWrite) -> ObjectWrite:
+        """Return a write whose data are not in memory if there is enough in memory."""
+        spooling, data = self._spooling, write.data
+        if spooling is None or not isinstance(data, bytes) or not spooling.wanted(self.memory_bytes, len(data)):
+            return write
+        if self.spool is None:
+            self.spool = spooling.open(self.member)
+        if self.spool.size_bytes + len(data) > self.limits.transaction_max_bytes:
+            self._doom_as_too_large()  # what was replaced meanwhile takes its room in the file as well
+            return write
+        return write._replace(data=self.spool.add(data))
+
+    def _keep(self, data: bytes | SpooledData | None, sign: int) -> None:
+        """Count data that come to be in memory, or no longer are."""
+        if isinstance(data, bytes):
+            self.memory_bytes += sign * len(data)
+            if self._spooling is not None:
+                self._spooling.memory_bytes += sign * len(data)
 
     def _replace(self, write: ObjectWrite) -> None:
         self._prepared = None
         replaced = self.writes.pop(write.oid, None)
         if replaced is not None:
             self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES
+            self._keep(replaced.data, -1)
             self.restored.discard(write.oid)
         self.writes[write.oid] = write
+        self._keep(write.data, 1)
         self._grow(len(write.data or b"") + OBJECT_OVERHEAD_BYTES)
 
     def add_blob(self, oid: Oid, source: BlobSource) -> BlobSource | None:
@@ -227,8 +264,12 @@ class ServerTransaction:
         self.drop()
 
     def drop(self) -> None:
-        """Free the memory of what was staged."""
-        self.writes, self.checks, self.size_bytes = {}, {}, 0
+        """Free the memory of what was staged, and the file."""
+        if self._spooling is not None:
+            self._spooling.memory_bytes -= self.memory_bytes
+        if self.spool is not None:
+            self.spool.discard()
+        self.writes, self.checks, self.size_bytes, self.memory_bytes, self.spool = {}, {}, 0, 0, None
         self._prepared = None
 
     def prepared(self) -> PreparedTransaction:
@@ -243,7 +284,10 @@ class ServerTransaction:
     def _grow(self, size: int) -> None:
         self.size_bytes += size
         if self.size_bytes > self.limits.transaction_max_bytes:
-            self.doom(StorageError(f"the transaction is larger than {self.limits.transaction_max_bytes} bytes"))
+            self._doom_as_too_large()
+
+    def _doom_as_too_large(self) -> None:
+        self.doom(StorageError(f"the transaction is larger than {self.limits.transaction_max_bytes} bytes"))
 
 
 def metadata_from_wire(

@@ -13,7 +13,7 @@ from zeo_core.errors import StorageError
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import is_blob_record
 from zeo_core.storage import HasBlobs, Undoes
-from zeo_core.transaction import ObjectWrite
+from zeo_core.transaction import ObjectWrite, whole
 
 __all__ = ["RepeatedBlob", "repeated_blobs", "undo_writes"]
 
@@ -33,7 +33,7 @@ def repeated_blobs(storage: object, writes: Mapping[Oid, ObjectWrite]) -> dict[O
     return {
         oid: RepeatedBlob(storage, oid, write.data_tid)
         for oid, write in writes.items()
-        if write.data_tid is not None and is_blob_record(write.data)
+        if write.data_tid is not None and is_blob_record(whole(write.data))
     }
 
 

@@ -32,6 +32,7 @@ from zeo_core.storage import (
     LoadsCached,
     Progress,
     ServedStorage,
+    Spools,
     WrittenGroup,
 )
 from zeo_core.transaction import (
@@ -201,6 +202,10 @@ class DemoStorage(LoggedStorage):
         check: Callable[[int], None] | None = getattr(self.changes, "check_room", None)
         if check is not None:
             check(byte_count)
+
+    def spool_directory(self) -> str | None:
+        """Return where the changes would have the records of a large transaction wait, if they would."""
+        return self.changes.spool_directory() if isinstance(self.changes, Spools) else None
 
     def write_group(self, transactions: Sequence[PreparedTransaction]) -> _DemoGroup:
         """Have the changes write the transactions, before the first ones of all the border."""

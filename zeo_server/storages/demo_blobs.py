@@ -14,7 +14,7 @@ from zeo_core.errors import POSKeyError, StorageError, UndoError
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import is_blob_record
 from zeo_core.storage import HasBlobs, Loads, ServedStorage
-from zeo_core.transaction import ObjectWrite
+from zeo_core.transaction import ObjectWrite, whole
 from zeo_core.zodb_records import open_blob_of
 from zeo_server.storages.blobs import BlobFile, BlobStaging
 from zeo_server.storages.demo import DemoStorage
@@ -94,7 +94,7 @@ class BlobDemoStorage(DemoStorage):
     def tpc_vote(self, transaction: Any) -> Sequence[Oid]:
         """Vote; the contents of the transaction's blobs are on disk when this returns."""
         for write in list(self.pending_writes(transaction).values()):
-            if write.data_tid is not None and write.blob is None and self._is_blob(write.data):
+            if write.data_tid is not None and write.blob is None and self._is_blob(whole(write.data)):
                 # what an undo repeats may be the base's, and is held from now on in any case
                 repeated = self.loadBlob(write.oid, write.data_tid)
                 self._attach(write.oid, self._staged().repeat(repeated), transaction)

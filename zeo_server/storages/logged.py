@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from zeo_core.errors import ConflictError, MultipleUndoErrors, POSKeyError, StorageError, UndoError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
 from zeo_core.storage import Progress, Undoes
-from zeo_core.transaction import ObjectWrite, RecordedTransaction
+from zeo_core.transaction import ObjectWrite, RecordedTransaction, whole
 from zeo_core.zodb_records import specified, tid_from_undo_id, undo_lines
 from zeo_server.storages.local import LocalStorage
 
@@ -74,7 +74,7 @@ class LoggedStorage(LocalStorage, Undoes):
 
     def _undo_write(self, oid: Oid, tid: Tid, undone: bytes | None, staged: ObjectWrite | None) -> ObjectWrite:
         serial = self.current_tid(oid) or ZERO_TID
-        present = self._state(oid, MAX_TID) if staged is None else _State(staged.data, staged.data_tid)
+        present = self._state(oid, MAX_TID) if staged is None else _State(whole(staged.data), staged.data_tid)
         before = self._state(oid, tid)
         if present.data == undone:
             return ObjectWrite(oid, serial, before.data, before.tid)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from zeo_core.ids import Oid, Tid
-from zeo_core.transaction import PreparedTransaction, RecordedObject, RecordedTransaction, TransactionMetadata
+from zeo_core.transaction import PreparedTransaction, RecordedObject, RecordedTransaction, TransactionMetadata, whole
 
 __all__ = ["Contents", "Logged", "Saved", "tid_of"]
 
@@ -53,7 +53,8 @@ class Contents:
     def add(self, group: Sequence[Logged]) -> None:
         """Add transactions at the end."""
         for tid, transaction in group:
-            for oid, _, data, data_tid, _ in transaction.writes:
+            for oid, _, staged, data_tid, _ in transaction.writes:
+                data = whole(staged)
                 repeated = None if data_tid is None else self.saved_at(oid, data_tid)
                 source = None
                 if repeated is not None and repeated.data == data:

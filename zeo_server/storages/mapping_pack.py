@@ -18,6 +18,7 @@ from zeo_core.errors import RecordFormatError, StorageError
 from zeo_core.ids import ROOT_OID, Oid, Tid, oid_repr
 from zeo_core.record import references
 from zeo_core.storage import Progress
+from zeo_core.transaction import whole
 from zeo_server.storages.mapping_contents import Contents, Logged, Saved, tid_of
 
 __all__ = ["MappingPack"]
@@ -91,8 +92,9 @@ class MappingPack:
             for write in logged.transaction.writes:
                 if self._current(write.oid) is not None:
                     self._keep(write.oid)
-                if self._gc and write.data is not None:
-                    self._follow(write.oid, write.data)
+                data = whole(write.data)
+                if self._gc and data is not None:
+                    self._follow(write.oid, data)
 
     def _mark(self) -> Iterator[int]:
         """Follow the references of what is kept, and keep what they lead to; yields the bytes of what was read."""

@@ -46,6 +46,12 @@ class Recorder:
         message = decode(frame[HEADER_BYTES:])
         self._tell(message.method, message.body)
 
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
     def send_later(self, frame: bytes) -> None:
         self.send(frame)
 

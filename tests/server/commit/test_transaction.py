@@ -21,6 +21,12 @@ T1, T2 = pack_id(1001), pack_id(1002)
 class Nobody:
     finishing = 0
 
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
     def send_later(self, frame: bytes) -> None:
         pass
 

@@ -14,7 +14,7 @@ from zeo_core.errors import FileFormatError, StorageError, UndoError
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import is_blob_record
 from zeo_core.storage import Progress
-from zeo_core.transaction import ObjectWrite, PreparedTransaction
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, whole
 from zeo_core.zodb_records import open_blob_of
 from zeo_server.storages.blobs import BlobDirectory, BlobStaging, StagedBlob
 from zeo_server.storages.file.format import TRANSACTION_HEADER_SIZE
@@ -124,7 +124,7 @@ class BlobFileStorage(FileStorage):
         """Vote; the contents of the transaction's blobs are on disk when this returns."""
         writes = self.pending_writes(transaction)
         for write in list(writes.values()):
-            if write.data_tid is not None and write.blob is None and self._is_blob(write.data):
+            if write.data_tid is not None and write.blob is None and self._is_blob(whole(write.data)):
                 # What an undo repeats is held from now on: a pack may remove the earlier revision's file.
                 repeated = self.fshelper.path_of(write.oid, write.data_tid)
                 if os.path.exists(repeated):

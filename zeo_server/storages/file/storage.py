@@ -34,6 +34,7 @@ from zeo_core.transaction import (
     RecordedTransaction,
     Revision,
     UndoEntry,
+    whole,
 )
 from zeo_server.histogram import Distribution
 from zeo_server.storages import durable
@@ -185,6 +186,10 @@ class FileStorage(LoggedStorage):
         """Return how long bringing commits to disk took, None if the storage is read-only."""
         return None if self._writer is None else self._writer.syncs.frozen()
 
+    def spool_directory(self) -> str:
+        """Return the file's directory, where records of large transactions can wait."""
+        return os.path.dirname(self._path)
+
     def check_room(self, byte_count: int) -> None:
         """Take room on the disk for `byte_count` bytes of promised commits; StorageFullError if there is none.
 
@@ -330,7 +335,7 @@ class FileStorage(LoggedStorage):
         generation = self._opened()
         reader = generation.reader
         position = reader.find(write.oid, write.data_tid, generation.index.position(write.oid))
-        if not position or reader.stored_data(write.oid, position) != write.data:
+        if not position or reader.stored_data(write.oid, position) != whole(write.data):
             return 0
         return reader.source(write.oid, position)  # no chains: a reader is sent back once
 
@@ -345,11 +350,12 @@ class FileStorage(LoggedStorage):
             return  # not packed since it was opened
         for transaction in transactions:
             for write in transaction.writes if transaction.tid is None else ():
-                if write.data_tid is None or write.data is None or self._repeated(write):
+                data = None if write.data_tid is None else whole(write.data)
+                if data is None or self._repeated(write):
                     continue
                 written = {each.oid for each in transaction.writes}
                 with suppress(RecordFormatError):  # what no packer can read it keeps
-                    for oid in references(self._untransform(write.data)):
+                    for oid in references(self._untransform(data)):
                         if not generation.index.position(oid) and oid not in written:
                             reason = f"it refers to {oid_repr(oid)}, which was packed away since the undo was voted"
                             raise UndoError(reason, write.oid)

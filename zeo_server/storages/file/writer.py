@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError
 from zeo_core.ids import Oid, Tid
-from zeo_core.transaction import ObjectWrite, PreparedTransaction
+from zeo_core.transaction import ObjectWrite, PreparedTransaction, SpooledData
 from zeo_server.histogram import SECONDS, Histogram
 from zeo_server.storages import durable
 from zeo_server.storages.faults import failure
@@ -60,9 +60,12 @@ class FileGroup(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """A group ready to be appended: its bytes, what marks each transaction as finished, what to publish afterwards."""
+    """A group ready to be appended: its bytes, what marks each transaction as finished, what to publish afterwards.
 
-    pieces: list[bytes]
+    Pieces that are spooled are read when they are written, so that a large group is never in memory.
+    """
+
+    pieces: list[bytes | SpooledData]
     marks: list[tuple[int, bytes]]
     group: FileGroup
 
@@ -84,7 +87,7 @@ def lay_out(
     repeated: FindRepeated = _no_repeats,
 ) -> _Layout:
     """Give tids to the transactions and arrange their bytes to be appended at `position`."""
-    pieces: list[bytes] = []
+    pieces: list[bytes | SpooledData] = []
     marks: list[tuple[int, bytes]] = []
     tids: list[Tid] = []
     entries: Entries = {}
@@ -103,7 +106,7 @@ def _lay_out_one(
     tid: Tid,
     index: Index,
     repeated: FindRepeated,
-    pieces: list[bytes],
+    pieces: list[bytes | SpooledData],
     entries: Entries,
 ) -> int:
     """Add one transaction's bytes to `pieces` and its records to `entries`; return where the next one starts."""
@@ -138,7 +141,7 @@ def _lay_out_one(
     return position + LENGTH_SIZE
 
 
-def _pointed(write: ObjectWrite, repeated: FindRepeated) -> tuple[bytes, int]:
+def _pointed(write: ObjectWrite, repeated: FindRepeated) -> tuple[bytes | SpooledData, int]:
     """Return what follows the data header of a deletion or of repeated data, and the length that the header gives."""
     if write.data is None:
         return LENGTH.pack(0), 0
@@ -309,12 +312,16 @@ class Writer:
         return position + written
 
 
-def _blocks(pieces: list[bytes]) -> Iterator[bytes]:
+def _blocks(pieces: list[bytes | SpooledData]) -> Iterator[bytes]:
     """Walk the pieces joined to blocks of about _BLOCK_BYTES: usually one."""
     start = size = 0
     for number, piece in enumerate(pieces):
         size += len(piece)
         if size > _BLOCK_BYTES:
-            yield b"".join(pieces[start : number + 1])
+            yield _joined(pieces[start : number + 1])
             start, size = number + 1, 0
-    yield b"".join(pieces[start:])
+    yield _joined(pieces[start:])
+
+
+def _joined(pieces: list[bytes | SpooledData]) -> bytes:
+    return b"".join([piece if isinstance(piece, bytes) else piece.read() for piece in pieces])
