@@ -79,13 +79,21 @@ class Attempts:
             self._single.__exit__(kind, error, traceback)
 
     def __iter__(self) -> Iterator["Attempt"]:
+        for wait_s, attempt in self.tries():
+            if wait_s:
+                time.sleep(wait_s)
+            yield attempt
+
+    def tries(self) -> Iterator[tuple[float, "Attempt"]]:
+        """Yield attempts until one is committed, each with how many seconds its user is to wait before it."""
         last = self._attempts or DEFAULT_ATTEMPTS
+        wait_s = 0.0
         for number in range(1, last + 1):
             attempt = self._attempt(is_last=number == last)
-            yield attempt
+            yield wait_s, attempt
             if not attempt.failed:
                 return
-            time.sleep(pause_s(number, random.random()))  # noqa: S311 - not for secrets
+            wait_s = pause_s(number, random.random())  # noqa: S311 - not for secrets
 
     def _attempt(self, *, is_last: bool) -> "Attempt":
         return Attempt(self, is_last=is_last)

@@ -14,7 +14,7 @@ from zeo_core.errors import ReadConflictError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor, tid_repr, unpack_id
 from zeo_core.storage import Loads
 
-__all__ = ["MAX_PENDING", "InvalidationHub", "Snapshot", "View"]
+__all__ = ["MAX_PENDING", "InvalidationHub", "Listener", "Snapshot", "View"]
 
 MAX_PENDING: Final = 100_000
 """So many oids a snapshot takes note of before it takes everything for changed: a view that sleeps in the pool must not
@@ -36,6 +36,16 @@ class View(Protocol):
 
     def release(self) -> None:
         """End: nothing is to be seen any more."""
+
+
+class Listener(Protocol):
+    """Who hears from the hub of each transaction; in any thread, and with the hub's lock held: it is to be quick."""
+
+    def note(self, tid: Tid, oids: Collection[Oid]) -> None:
+        """Take note that a transaction changed `oids`."""
+
+    def note_everything(self) -> None:
+        """Take note that anything may have changed."""
 
 
 class Snapshot:
@@ -120,37 +130,37 @@ class Snapshot:
 
 
 class InvalidationHub:
-    """The DB's ear: an InvalidationSink that passes each transaction on to all snapshots, as a whole (B6)."""
+    """The DB's ear: an InvalidationSink that passes each transaction on to all who listen, as a whole (B6)."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         # Weak, so that a Connection that its user forgot to close can go.
-        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
 
-    def register(self, snapshot: Snapshot) -> None:
-        """Tell `snapshot` of every transaction from now on."""
+    def register(self, listener: Listener) -> None:
+        """Tell `listener` of every transaction from now on."""
         with self.lock:
-            self._snapshots.add(snapshot)
+            self._listeners.add(listener)
 
-    def unregister(self, snapshot: Snapshot) -> None:
-        """Tell `snapshot` nothing any more."""
+    def unregister(self, listener: Listener) -> None:
+        """Tell `listener` nothing any more."""
         with self.lock:
-            self._snapshots.discard(snapshot)
+            self._listeners.discard(listener)
 
     def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
         """Pass on a transaction that somebody else committed."""
         with self.lock:
-            for snapshot in self._snapshots:
-                snapshot.note(tid, oids)
+            for listener in self._listeners:
+                listener.note(tid, oids)
 
     def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
         """Pass on that anything may have changed."""
         with self.lock:
-            for snapshot in self._snapshots:
-                snapshot.note_everything()
+            for listener in self._listeners:
+                listener.note_everything()
 
-    def committed(self, tid: Tid, oids: Collection[Oid], committer: View | None) -> None:
+    def committed(self, tid: Tid, oids: Collection[Oid], committer: object) -> None:
         """Pass on a transaction of this DB's; its `committer`, if it has one, has the new states already."""
         with self.lock:
-            for snapshot in self._snapshots:
-                snapshot.note(tid, () if snapshot is committer else oids)
+            for listener in self._listeners:
+                listener.note(tid, () if listener is committer else oids)

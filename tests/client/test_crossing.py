@@ -153,7 +153,7 @@ def test_a_full_pool_lets_all_of_a_group_go(one: DB, two: DB) -> None:
     conn = one.open(transaction.TransactionManager())
     second = conn.get_connection("2")
     conn.close()
-    hubs = [list(db.hub._snapshots) for db in (one, two)]
+    hubs = [list[object](db.hub._listeners) for db in (one, two)]
     assert conn._snapshot not in hubs[0]
     assert second._snapshot not in hubs[1]
 

@@ -96,7 +96,7 @@ def test_more_connections_than_the_pool_holds(storage: MappingStorage) -> None:
         connections = [db.open(transaction.TransactionManager()) for _ in range(4)]
         for connection in connections:
             connection.close()
-        assert sum(connection._snapshot in list(db.hub._snapshots) for connection in connections) == 2
+        assert sum(connection._snapshot in list[object](db.hub._listeners) for connection in connections) == 2
 
 
 def test_a_connection_may_be_closed_by_another_thread(db: DB) -> None:

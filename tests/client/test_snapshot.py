@@ -150,7 +150,7 @@ def test_the_hub_keeps_no_view_alive(world: World) -> None:
     for _ in range(3):
         world.snapshot()
     gc.collect()
-    assert len(world.hub._snapshots) == 0
+    assert len(world.hub._listeners) == 0
 
 
 def test_an_object_that_is_newer_than_the_view_is_a_read_conflict(world: World) -> None:

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -105,7 +108,7 @@ def has_heard(log: Path, others: set[str], lines: int) -> bool:
     return all(heard.count(f"  {other}: ") == lines for other in others)
 
 
-@pytest.mark.parametrize("script", ["hello.py", "chatter.py", "process_runs.py"])
+@pytest.mark.parametrize("script", ["web.py", "hello.py", "chatter.py", "process_runs.py"])
 def test_what_cannot_be_opened_is_told_in_a_line(tmp_path: Path, script: str) -> None:
     done = subprocess.run(command(script, "x://y"), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 1
@@ -200,6 +203,40 @@ def test_process_runs_on_a_file_are_added_to(tmp_path: Path) -> None:
             assert len(fab.run(7).operations) == 3
     finally:
         sys.path.remove(str(EXAMPLES))
+
+
+def serving(log: Path) -> str:
+    """Return the address that a web program has said."""
+    wait_for(lambda: "serving " in log.read_text(), log)
+    return log.read_text().split()[1]
+
+
+def ask(url: str, method: str = "GET") -> str:
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=PATIENCE_S) as answer:
+        text: bytes = answer.read()
+    return text.decode()
+
+
+def test_two_web_programs_share_a_guest_book(tmp_path: Path, start_zeod: StartZeod) -> None:
+    url = start_zeod("-f", "served.fs").url
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    with (
+        started("web.py", url, "--port", "0", output=logs[0]) as one,
+        started("web.py", url, "--port", "0", output=logs[1]),
+    ):
+        first, second = map(serving, logs)
+        with urllib.request.urlopen(first + "news", timeout=PATIENCE_S) as news:
+            assert "visit 1 of ann &amp; bob" in ask(second + "?ann+%26+bob", "POST")
+            assert news.readline() == b"data: 1 visits\n"
+            assert "1 guests" in ask(first)
+            one.send_signal(signal.SIGINT)
+            assert one.wait(PATIENCE_S) == 0
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            ask(second + "elsewhere")
+        with ThreadPoolExecutor(5) as threads:
+            list(threads.map(lambda _: ask(second + "?cy", "POST"), range(10)))
+        assert "<li>cy: 10</li>" in ask(second)
+    assert "Traceback" not in logs[0].read_text() + logs[1].read_text()
 
 
 def assert_runs(output: str) -> None:
