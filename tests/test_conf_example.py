@@ -24,14 +24,25 @@ WITHOUT_EFFECT = {
     "packer",
 }
 
+UPSTREAM = ("clientstorage", "zeoclient")
+WITHOUT_EFFECT_UPSTREAM = {
+    "drop-cache-rather-verify",
+    "max-disconnect-poll",
+    "min-disconnect-poll",
+    "password",
+    "realm",
+    "server-sync",
+    "username",
+}
 
-def keys() -> set[str]:
+
+def keys(sections: tuple[str, ...] = SECTIONS) -> set[str]:
     """All keys of our own sections in the schema."""
     schema = ElementTree.parse(ROOT / "zeo_server" / "schema.xml")
     return {
         key.get("name", "")
         for section in schema.iter("sectiontype")
-        if section.get("name") in SECTIONS
+        if section.get("name") in sections
         for key in (*section.iter("key"), *section.iter("multikey"))
     } - {"+"}
 
@@ -84,4 +95,13 @@ def test_the_example_has_every_key() -> None:
 
 def test_the_reference_has_every_key() -> None:
     told = set(re.findall(r"`([a-z-]+)`", REFERENCE.read_text("utf-8")))
-    assert keys() <= told
+    assert keys() | keys(UPSTREAM) | keys(("ssl",)) <= told
+
+
+def test_the_other_server_of_the_example_can_be_meant(tmp_path: Path, example: str) -> None:
+    shown = re.sub(r"(?m)^#(?=<|  )", "", example)
+    meant = load(tmp_path, re.sub(r"(?ms)^  #<ssl>.*?#</ssl>", "", shown).replace("\n  name\n", "\n"))
+    [replica] = [storage for storage in meant.storages if storage.name == "replica"]
+    assert replica.what == "storage 1 of db.example.org:9672"
+    told = set(re.findall(r"(?m)^#  #?(?:  )?([a-z][a-z-]+)\b", EXAMPLE.read_text("utf-8")))
+    assert keys(UPSTREAM) | keys(("ssl",)) == told | WITHOUT_EFFECT_UPSTREAM

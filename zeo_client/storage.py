@@ -23,6 +23,7 @@ from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_client.transport.supervisor import Supervisor
 from zeo_client.transport.tls import securing
 from zeo_client.undo_log import RemoteUndoLog
+from zeo_client.upstream import UpstreamLink
 from zeo_client.verification import ServerChanges
 from zeo_core.errors import ReadOnlyError, RemoteProtocolError, StorageError
 from zeo_core.ids import Oid, Tid, is_id, tid_repr
@@ -276,6 +277,10 @@ class ClientStorage(ZODBLog):
         """Name the DB that hears of other clients' commits."""
         self._resolver.use(sink)
         self._sink = sink
+
+    def upstream(self) -> UpstreamLink:
+        """Return the way to the server, for a server that serves this storage on (zeo_core.upstream)."""
+        return UpstreamLink(self._supervisor, self._cache)
 
     def close(self) -> None:
         """Disconnect for good."""

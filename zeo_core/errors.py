@@ -17,9 +17,9 @@
     |  +- StorageFullError              no room: disk, quota; carries path
     +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
     |  +- ReadConflictError             what was read is no longer current; wire: ...ReadConflictError
-    +- ClientDisconnected (TransientError)  the server is away, or went away during the call
-    |  +- NotCommittedError             the server says that the commit did not come to pass: it may be retried
-    +- CommitInDoubtError               it went away between tpc_finish and its reply: the outcome is unknown
+    +- ClientDisconnected (TransientError)  the server is away, or went away; wire: ZEO.Exceptions.ClientDisconnected
+    |  +- NotCommittedError             it was not committed and may be retried; wire: zeo_core.errors.NotCommittedError
+    +- CommitInDoubtError               it went away before it confirmed; wire: zeo_core.errors.CommitInDoubtError
     +- ServerError                      an error that the server reported and this client has no class for
     +- InvalidObjectReference           a persistent object of another database or connection was referenced
     +- ReadOnlyHistoryError             a write through a connection that shows the past
@@ -328,7 +328,8 @@ class ReadConflictError(ConflictError):
 class ClientDisconnected(ZeodError, TransientError):
     """The server is away, or the connection was lost during the call: `address` and `reason` say which and why."""
 
-    twin_name: ClassVar[str] = "ZEO.Exceptions.ClientDisconnected"
+    wire_name: ClassVar[str] = "ZEO.Exceptions.ClientDisconnected"  # of a server whose storage is another server's
+    twin_name: ClassVar[str] = wire_name
 
     def __init__(self, address: str = "", reason: str = "") -> None:
         super().__init__(address, reason)
@@ -345,6 +346,8 @@ class NotCommittedError(ClientDisconnected):
     the others have committed stays.
     """
 
+    wire_name: ClassVar[str] = "zeo_core.errors.NotCommittedError"
+
     def __str__(self) -> str:
         return f"not committed: the connection to {self.address} was lost before the server wrote it: {self.reason}"
 
@@ -356,12 +359,21 @@ class CommitInDoubtError(ZeodError):
     change a second time.
     """
 
+    wire_name: ClassVar[str] = "zeo_core.errors.CommitInDoubtError"
+
     def __init__(self, address: str = "", reason: str = "") -> None:
         super().__init__(address, reason)
         self.address, self.reason = address, reason
 
     def __str__(self) -> str:
         return f"commit in doubt: the connection to {self.address} was lost before it was confirmed: {self.reason}"
+
+
+_by_wire_name |= {
+    ClientDisconnected.wire_name: ClientDisconnected,
+    NotCommittedError.wire_name: NotCommittedError,
+    CommitInDoubtError.wire_name: CommitInDoubtError,
+}
 
 
 _shown = reprlib.Repr()  # what a peer sent may be long, or nested too deep for repr

@@ -15,11 +15,13 @@ from typing import NamedTuple, Protocol
 from zeo_core.errors import POSKeyError, ZeodError
 from zeo_core.ids import Oid, Tid
 from zeo_core.record import PICKLE, class_name, format_name, references, untransformed
+from zeo_core.storage import Prefetches
 from zeo_core.transaction import Revision
 from zeo_core.unpickling import check_memo
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
 from zeo_server.long_answers import LongAnswers
+from zeo_server.storages.relayed import load_threads
 
 __all__ = [
     "ANSWER_MAX_BYTES",
@@ -194,17 +196,22 @@ class BulkLoads:
                     break
         except BlockingIOError:
             self._coordinator.counters.loads_waited += 1
-            await self._loop.run_in_executor(None, self._read, search.next_oids(_READ_AHEAD), search.tid)
+            threads = load_threads(self._coordinator.storage)
+            await self._loop.run_in_executor(threads, self._read, search.next_oids(_READ_AHEAD), search.tid)
         if search.to_follow is not None:
             (data, depth), search.to_follow = search.to_follow, None
             search.follow(await self._loop.run_in_executor(None, references_within, data), depth)
         await asyncio.sleep(0)
 
-    def _read(self, oids: Iterable[Oid], tid: Tid) -> None:
-        """Bring objects into memory; in a thread."""
+    def _read(self, oids: Sequence[Oid], tid: Tid) -> None:
+        """Bring objects into memory, the first one for certain; in a thread."""
+        storage = self._coordinator.storage
+        if isinstance(storage, Prefetches):
+            storage.prefetch(oids, tid)
+            oids = oids[:1]
         for oid in oids:
             try:
-                self._coordinator.storage.load_before(oid, tid)
+                storage.load_before(oid, tid)
             except POSKeyError:
                 continue
 

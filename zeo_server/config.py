@@ -6,16 +6,16 @@ Relative paths are relative to the current directory, as with runzeo.
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ZConfig
 from ZConfig.datatypes import SocketBindingAddress
+from ZConfig.loader import ConfigLoader
 
 from zeo_core.errors import ConfigurationError
-from zeo_core.protobuf_resolve import MergeRule
 from zeo_core.storage import ServedStorage
 from zeo_server.access import AccessRules
 from zeo_server.allow_list import DEFAULT_CLASSES, check_names
@@ -95,7 +95,6 @@ class Configuration:
     transaction_timeout_s: float = 30.0
     client_conflict_resolution: bool = False
     conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
-    merge_rules: Mapping[str, MergeRule] | None = None
     pid_filename: str | None = None
     user: str | None = None
     tls: TLSFiles | None = None
@@ -106,11 +105,20 @@ class Configuration:
     warnings: tuple[str, ...] = ()
 
 
+class _Loader(ConfigLoader):
+    """Loads files that were written for ZEO: the sections that they import are there already."""
+
+    def importSchemaComponent(self, pkgname: str) -> None:  # noqa: N802 - ZConfig's name
+        """Import the sections of a package."""
+        if pkgname not in ("ZEO", "ZODB", "zeo_client"):
+            super().importSchemaComponent(pkgname)
+
+
 def load(path: str) -> Configuration:
     """Read a configuration file; ConfigurationError, in one line that names file and place, if it cannot be used."""
     try:
         schema = ZConfig.loadSchema(_SCHEMA)
-        root, _handlers = ZConfig.loadConfig(schema, path)
+        root, _handlers = _Loader(schema).loadURL(path)
     except ZConfig.ConfigurationError as error:
         raise ConfigurationError(_one_line(path, error)) from error
     zeo = root.zeo
@@ -134,7 +142,6 @@ def load(path: str) -> Configuration:
         transaction_timeout_s=zeo.transaction_timeout,
         client_conflict_resolution=zeo.client_conflict_resolution,
         conflict_resolution_classes=zeo.conflict_resolution_classes,
-        merge_rules=zeo.protobuf,
         pid_filename=zeo.pid_filename,
         user=zeo.user,
         tls=zeo.ssl,
@@ -244,7 +251,14 @@ def ssl_section(section: Any) -> TLSFiles:
     """Make what an <ssl> says."""
     if section.authenticate == "DYNAMIC":
         raise ValueError("<ssl>: authenticate DYNAMIC is for ZEO's own tests: name a file or a directory, or SIGNED")
-    return TLSFiles(section.certificate, section.key, section.password_function, section.authenticate)
+    return TLSFiles(
+        section.certificate,
+        section.key,
+        section.password_function,
+        section.authenticate,
+        section.check_hostname,
+        section.server_hostname,
+    )
 
 
 def mapping_storage_section(section: Any) -> StorageSection:

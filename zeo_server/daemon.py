@@ -27,6 +27,7 @@ from zeo_server import systemd
 from zeo_server.allow_list import AllowList
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.config import Configuration, StorageSection
+from zeo_server.following import Following
 from zeo_server.invalidation import InvalidationLog, recent_transactions
 from zeo_server.listener import Address, Listener, address_text, bind
 from zeo_server.metrics import MetricsServer
@@ -34,6 +35,7 @@ from zeo_server.privileges import become, user_entry
 from zeo_server.service import Service
 from zeo_server.session import ServerSession
 from zeo_server.storages.local import LocalStorage
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["CLOSED_DOOR", "Door", "Reload", "banner", "new_event_loop", "run", "serve"]
 
@@ -108,14 +110,14 @@ async def serve(
     """Start serving open storages; close listener and stop service to end it."""
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
-    classes = AllowList(configuration.conflict_resolution_classes, configuration.merge_rules)
+    classes = AllowList(configuration.conflict_resolution_classes)
     limits = configuration.limits
     service = Service(coordinators, read_only=configuration.read_only, access=configuration.access, limits=limits)
     try:
         for name, storage in storages.items():
             if isinstance(storage, LocalStorage):
-                storage.resolve_conflicts(classes.load, classes.rule)  # for what it undoes
-            recent = recent_transactions(storage, configuration.invalidation_queue_size)
+                storage.resolve_conflicts(classes.load)  # for what it undoes
+            log, following = _invalidation_log(configuration, name, storage)
             coordinators[name] = Coordinator(
                 storage,
                 loop,
@@ -125,10 +127,10 @@ async def serve(
                 spool_directory=configuration.spool_directory,
                 resolution_classes=classes,
                 clients_resolve=configuration.client_conflict_resolution,
-                invalidation_log=InvalidationLog(
-                    configuration.invalidation_queue_size, recent, configuration.invalidation_age_s
-                ),
+                invalidation_log=log,
             )
+            if following is not None:
+                following.tell(coordinators[name])
         inherited = systemd.inherited_sockets()
         if inherited:
             listener = await Listener.adopt(inherited, lambda: ServerSession(service, loop), door.tls)
@@ -139,6 +141,19 @@ async def serve(
         await service.stop()  # the writers' threads among others
         raise
     return listener, service
+
+
+def _invalidation_log(
+    configuration: Configuration, name: str, storage: ServedStorage
+) -> tuple[InvalidationLog, Following | None]:
+    """Return what is known of the last transactions, and who follows them if another server makes them."""
+    size, age_s = configuration.invalidation_queue_size, configuration.invalidation_age_s
+    if not isinstance(storage, RelayedStorage):
+        return InvalidationLog(size, recent_transactions(storage, size), age_s), None
+    log = InvalidationLog(size, (), age_s)
+    following = Following(storage, log, asyncio.get_running_loop(), name)
+    following.begin()
+    return log, following
 
 
 async def _serve_until_told(

@@ -36,6 +36,7 @@ from zeo_server.invalidation import changes_since
 from zeo_server.iterators import Iterators
 from zeo_server.limits import Limits
 from zeo_server.service import Connection, Service
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["HANDLERS", "LABEL_MAX", "NEW_OIDS_MAX", "Caller", "Handler"]
 
@@ -121,7 +122,15 @@ def _get_size(caller: Caller) -> int:
 def _get_invalidations(caller: Caller, answer: Answer, tid: Tid) -> None:
     log = caller.coordinator.invalidations
     known = log.since(tid)
-    if known is not None or log.age_s is None:
+    storage = caller.storage
+    if known is None and isinstance(storage, RelayedStorage):
+
+        def told(outcome: object) -> None:
+            # The other server may be ahead of what is shown here: what it did since then is still to be pushed.
+            answer((min(outcome[0], storage.last_tid()), outcome[1]) if isinstance(outcome, tuple) else outcome)
+
+        caller.in_thread(partial(storage.changes_since, tid), told)
+    elif known is not None or log.age_s is None:
         answer(known)
     else:
         # What is committed meanwhile is pushed to the client, which applies it after this answer (lesson B10).

@@ -87,6 +87,11 @@ class InvalidationLog:
         """Take note of a transaction, later than all before it."""
         self._log.append(Invalidation(tid, tuple(oids)))
 
+    def restart(self, tid: Tid) -> None:
+        """Know nothing but that `tid` is the last transaction."""
+        self._log.clear()
+        self._log.append(Invalidation(tid, ()))
+
     def since(self, tid: Tid) -> tuple[Tid, list[Oid]] | None:
         """Return the last tid and each oid that changed after `tid`; None if `tid` is not in the log."""
         changed: set[Oid] = set()
@@ -130,6 +135,10 @@ class Audience(Generic[Member]):
     def __contains__(self, member: object) -> bool:
         """Tell whether `member` is registered."""
         return member in self._members
+
+    def members(self) -> tuple[Member, ...]:
+        """Return those who are registered now."""
+        return self._members
 
     def join(self, member: Member) -> None:
         """Tell `member` everything from now on."""

@@ -73,6 +73,14 @@ def _gauge(name: str, doc: str, of: Callable[[StorageStatus], _Value]) -> Metric
     return Metric(name, "gauge", doc, of)
 
 
+def _upstream(figure: str) -> Callable[[StorageStatus], _Value]:
+    def of(status: StorageStatus) -> _Value:
+        upstream = status.upstream
+        return None if upstream is None else float(getattr(upstream, figure))
+
+    return of
+
+
 METRICS: tuple[Metric, ...] = (
     _counted("zeod_loads", "loads", "Objects and blobs that clients asked for"),
     _counted("zeod_loads_waited", "loads_waited", "Loads that a thread did, since the data were not in memory"),
@@ -108,6 +116,11 @@ METRICS: tuple[Metric, ...] = (
     _gauge("zeod_pack_running", "1 while the storage is packed", lambda status: status.pack is not None),
     _gauge("zeod_pack_done_bytes", "Done of the pack's present phase", lambda it: it.pack and it.pack.done_bytes),
     _gauge("zeod_pack_phase_bytes", "All of that phase", lambda it: it.pack and it.pack.total_bytes),
+    _gauge("zeod_upstream_connected", "1 while the server is there whose storage this is", _upstream("connected")),
+    _gauge("zeod_upstream_lag_seconds", "How old what clients see may be, of another server", _upstream("lag_s")),
+    _gauge("zeod_upstream_cache_bytes", "Bytes in memory of another server's storage", _upstream("cache_bytes")),
+    Metric("zeod_upstream_cache_hits", "counter", "Loads answered from there", _upstream("cache_hits")),
+    Metric("zeod_upstream_cache_misses", "counter", "Loads that were not", _upstream("cache_misses")),
 )
 """The metrics of a storage; each has the label `storage`."""
 

@@ -19,6 +19,7 @@ from zeo_server.limits import DEFAULT_LIMITS, Limits
 from zeo_server.peer import Peer
 from zeo_server.silence import Quiet, SilenceWatch
 from zeo_server.status import ClientStatus, ServerStatus, StorageStatus
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["CLOSE_GRACE_S", "SLOW_CALL_THREADS", "Connection", "Service"]
 
@@ -71,7 +72,7 @@ class Service:
         """Return the storage `name` and what `peer` may do there.
 
         AccessDeniedError for who has no role for it, ValueError if there is none, ReadOnlyError if it takes no writers
-        or not this one.
+        or not this one, ClientDisconnected if it is another server's and nothing is known of it yet.
         """
         role = ClientRole.ADMIN if self.access is None else self.access.role(peer, name)
         if role is None:  # also where there is no such storage: a stranger need not learn which there are
@@ -79,6 +80,8 @@ class Service:
         coordinator = self.storages.get(name)
         if coordinator is None:
             raise ValueError(f"unknown storage: {name}")
+        if isinstance(coordinator.storage, RelayedStorage):
+            coordinator.storage.check_serving()
         if read_only:
             return coordinator, ClientRole.READER
         if self.read_only or coordinator.storage.read_only():

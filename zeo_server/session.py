@@ -35,6 +35,7 @@ from zeo_server.peer import Peer, peer_name
 from zeo_server.service import CLOSE_GRACE_S, Service
 from zeo_server.slow_calls import SlowCalls
 from zeo_server.status import ClientStatus, status_json
+from zeo_server.storages.relayed import load_threads
 
 __all__ = ["PATIENCE_S", "ServerSession"]
 
@@ -316,7 +317,8 @@ class ServerSession(asyncio.Protocol):
                 self.coordinator.counters.load_wait_seconds.observe(perf_counter() - start_s)
                 answer(revision)
 
-        self._loop.run_in_executor(None, self.storage.load_before, oid, tid).add_done_callback(loaded)
+        threads, load = load_threads(self.storage), self.storage.load_before
+        self._loop.run_in_executor(threads, load, oid, tid).add_done_callback(loaded)
 
     def _failed(self, request: Request, error: Exception) -> None:
         known = isinstance(error, ZeodError | ValueError)

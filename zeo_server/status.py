@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from zeo_core.ids import Tid
+from zeo_core.ids import Tid, tid_to_time
 from zeo_core.storage import Progress
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.histogram import Distribution
+from zeo_server.storages.relayed import RelayedStorage
 
-__all__ = ["ClientStatus", "Measured", "ServerStatus", "StorageStatus", "status_json"]
+__all__ = ["ClientStatus", "Measured", "ServerStatus", "StorageStatus", "UpstreamStatus", "status_json"]
 
 _COUNTERS = (
     *("loads", "stores", "commits", "aborts", "active_txns", "conflicts", "conflicts_resolved"),
@@ -60,6 +61,38 @@ class ClientStatus(NamedTuple):
         return told
 
 
+class UpstreamStatus(NamedTuple):
+    """The other server whose storage is served on. `away_s` is for how long there has been no connection.
+
+    `lag_s` is how old what is shown may be: that long, or what has arrived from there and is not shown yet.
+    """
+
+    address: str
+    connected: bool
+    away_s: float
+    lag_s: float
+    last_tid: Tid
+    cache_hits: int
+    cache_misses: int
+    cache_bytes: int
+
+    def as_map(self) -> dict[str, object]:
+        """Return the figures as server_status tells them."""
+        told: dict[str, object] = {f"upstream_{name}": value for name, value in self._asdict().items()}
+        return {**told, "upstream_last_tid": self.last_tid.hex()}
+
+    @classmethod
+    def of(cls, storage: object) -> "UpstreamStatus | None":
+        """Return the figures of a storage of another server, None for one of this server's own."""
+        if not isinstance(storage, RelayedStorage):
+            return None
+        link, cache, shown = storage.link, storage.cache_stats(), storage.last_tid()
+        away_s, known = link.away_s(), link.known_tid()
+        lag_s = away_s or (tid_to_time(known) - tid_to_time(shown) if known > shown else 0.0)
+        figures = cache["hits"], cache["misses"], cache["bytes"]
+        return cls(link.address(), not away_s, away_s, lag_s, known, *figures)
+
+
 @dataclass(frozen=True, slots=True)
 class StorageStatus:
     """One storage's figures at one moment. `locked_for_s` is how long the oldest granted vote waits to be finished."""
@@ -82,6 +115,7 @@ class StorageStatus:
     backlog_bytes: int
     backlog_max_bytes: int
     pack: Progress | None
+    upstream: UpstreamStatus | None = None
 
     def as_map(self) -> dict[str, object]:
         """Return the figures under the keys of ZEO's server_status, and what we know beyond these."""
@@ -105,6 +139,7 @@ class StorageStatus:
             "size_bytes": self.size_bytes,
             "index_bytes": self.index_bytes,
             "pack": None if self.pack is None else list(self.pack),
+            **({} if self.upstream is None else self.upstream.as_map()),
             **{name: distribution.as_map() for name, distribution in self.times.items()},
         }
 
@@ -139,6 +174,7 @@ class StorageStatus:
             backlog_bytes=sum(client.backlog_bytes for client in clients),
             backlog_max_bytes=max((client.backlog_bytes for client in clients), default=0),
             pack=coordinator.packing.progress,
+            upstream=UpstreamStatus.of(storage),
         )
 
 

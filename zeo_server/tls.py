@@ -27,6 +27,8 @@ class TLSFiles:
     key: str | None = None
     password_function: str | None = None
     authenticate: str | None = None
+    check_hostname: bool = True  # this and the next are for clients
+    server_hostname: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """Return a context for a listening socket; ConfigurationError that names the file at fault."""

@@ -12,14 +12,17 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.client.peer import until
 from tests.server.in_process import InProcess, in_process
+from tests.server.relay import commit, relaying
 from zeo_core.errors import ConfigurationError
-from zeo_core.ids import ROOT_OID, ZERO_TID
+from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
 from zeo_core.storage import Progress
 from zeo_server import metrics
 from zeo_server.metrics import METRICS, SERVER_METRICS, MetricsServer, StatusCollector
 from zeo_server.status import ServerStatus
 
+A = pack_id(1)
 LIMIT_S = 20
 
 
@@ -71,11 +74,11 @@ def test_every_metric_is_there_and_has_its_storage() -> None:
         server.service.storages["1"].packing.progress = Progress("copy", 5, 10)
         found = samples(rendered(server.ask(server.service.status)))
     known = {name for name, storage in found if storage == "1"}
-    files_only = {"zeod_sync_seconds", "zeod_index_bytes"}
     expected = {metric.sample for metric in METRICS if metric.kind != "histogram"}
     spread = [metric.name for metric in METRICS if metric.kind == "histogram"]
     expected |= {f"{name}_{part}" for name in spread for part in ("sum", "count")}
-    assert known == {name for name in expected if not name.startswith(tuple(files_only))}
+    elsewhere = ("zeod_sync_seconds", "zeod_index_bytes", "zeod_upstream_")  # files only; other servers' only
+    assert known == {name for name in expected if not name.startswith(elsewhere)}
     assert found["zeod_commits_total", "1"] == 1
     assert found["zeod_clients", "1"] == 1
     assert found["zeod_pack_running", "1"] == 1
@@ -83,6 +86,26 @@ def test_every_metric_is_there_and_has_its_storage() -> None:
     assert found["zeod_info", ""] == 1
     assert found["zeod_connections", ""] == 1
     assert found["zeod_turn_seconds_count", ""] > 0
+
+
+def test_another_servers_storage_has_figures_of_that_server() -> None:
+    with relaying() as relay:
+        tid = commit(relay.first, A)
+        relay.second.until(lambda: relay.storage.last_tid() == tid)
+        with relay.second.client(read_only=True) as client:
+            client.load(A)
+        found = samples(rendered(relay.second.ask(relay.second.service.status)))
+        assert found["zeod_upstream_connected", "1"] == 1
+        assert found["zeod_upstream_lag_seconds", "1"] == 0
+        assert found["zeod_upstream_cache_bytes", "1"] > 0
+        assert found["zeod_upstream_cache_misses_total", "1"] > 0
+        assert found["zeod_upstream_cache_hits_total", "1"] > 0
+        relay.proxy.refusing = True
+        relay.proxy.cut()
+        until(lambda: relay.storage.link.away_s())
+        found = samples(rendered(relay.second.ask(relay.second.service.status)))
+        assert found["zeod_upstream_connected", "1"] == 0
+        assert found["zeod_upstream_lag_seconds", "1"] > 0
 
 
 def test_a_histograms_buckets_hold_all_that_is_below_them() -> None:

@@ -23,13 +23,13 @@ class LayeredCache:
         self._disk = disk
         self.max_bytes = memory.max_bytes
         """What memory holds; the disk's size is in `stats`."""
-        self._load_from_memory = memory.load_before
+        self.load_from_memory = memory.load_before
         self.last_tid = memory.last_tid
         self.advance = memory.advance
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the revision that was current just before `tid`, None if it is nowhere here."""
-        revision = self._load_from_memory(oid, tid)
+        revision = self.load_from_memory(oid, tid)
         if revision is not None:
             return revision
         cleared = self._memory.cleared

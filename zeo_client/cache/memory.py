@@ -60,6 +60,8 @@ class MemoryCache:
                 self._hits += 1
             return revision
 
+    load_from_memory = load_before
+
     def load_serial(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the revision that transaction `tid` wrote, None if it is not here."""
         with self._lock:

@@ -36,7 +36,7 @@ def nagios(where: Place, output_metrics: bool, status_path: str | None, time_uni
     \b
     Exit status:
         0  it answers
-        1  a storage is empty, or it serves none
+        1  a storage is empty or cut off from the server whose it is, or there is none
         2  it cannot be reached
 
     \b
@@ -55,6 +55,11 @@ def nagios(where: Place, output_metrics: bool, status_path: str | None, time_uni
             metrics += _rates(storages, status_path, _UNITS[time_units])
     empty = [name for name, figures in sorted(storages.items()) if figures.get("last-transaction") == _EMPTY]
     lines = [f"Empty storage {name!r}" for name in empty]
+    lines += [
+        f"Storage {name!r} is without its server {figures['upstream_address']}"
+        for name, figures in sorted(storages.items())
+        if figures.get("upstream_connected") is False
+    ]
     if not storages:
         lines = ["No storages"]
     _print(lines or ["OK"], metrics)

@@ -71,7 +71,7 @@ def text_of(key: str, value: Any) -> str:
         return f"{phase}, {size(done)} of {size(total)}"
     if key.endswith("_bytes") or key in ("bytes_in", "bytes_out"):
         return size(value)
-    if key == "last-transaction":
+    if key in ("last-transaction", "upstream_last_tid"):
         return f"{value} ({time_of(str(value))})"
     if key == "lock_time":
         return f"{max(0.0, time.time() - float(value)):.1f} s ago"

@@ -128,6 +128,7 @@ class Supervisor:
         self._end_waiting: Callable[[], object] = _nothing  # ends what the background thread waits for, see close
         self._changed = threading.Condition()
         self._lost_at = time.monotonic()
+        self._address = ", ".join(map(str, addresses))
         self._reason = "not connected yet"
         self._refusal: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"zeod link to {addresses[0]}", daemon=True)
@@ -146,6 +147,14 @@ class Supervisor:
     def current(self) -> Channel | None:
         """Return the channel that is in use now, None while there is none; it may be lost without being noticed yet."""
         return self._ready
+
+    def address(self) -> str:
+        """Return the address of the last connection, of all there may be if there was none yet."""
+        return self._address
+
+    def away_s(self) -> float:
+        """Return for how many seconds there has been no connection, 0.0 if there is one."""
+        return 0.0 if self._ready is not None else time.monotonic() - self._lost_at
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait for the first connection; raises the server's refusal, or ClientDisconnected after `timeout_s`."""
@@ -227,7 +236,7 @@ class Supervisor:
             raise
         with self._changed:
             if self.state is not LinkState.CLOSED:
-                self._ready, self._refusal = channel, None
+                self._ready, self._refusal, self._address = channel, None, str(address)
                 self._step(LinkEvent.VERIFIED, None)
         logger.info("connected to %s", address)
         return channel

@@ -1,0 +1,71 @@
+"""A ClientStorage for a server that serves it on: what such a server needs beyond the storage contract.
+
+`open_upstream` is what zeod finds under the name "upstream" among the entry points `zeod.storages`: neither package
+imports the other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zeo_client import replies
+from zeo_client.cache.opening import Cache
+from zeo_client.client_options import effective_options
+from zeo_client.tls_files import client_context
+from zeo_client.transport.supervisor import Supervisor
+from zeo_core.ids import Oid, Tid
+from zeo_core.transaction import Revision
+
+if TYPE_CHECKING:
+    from zeo_client.storage import ClientStorage
+
+__all__ = ["UpstreamLink", "open_upstream"]
+
+
+class UpstreamLink:
+    """The way to the server of one ClientStorage; see zeo_core.upstream."""
+
+    def __init__(self, supervisor: Supervisor, cache: Cache) -> None:
+        self._supervisor = supervisor
+        self.known_tid = cache.last_tid
+        self._from_memory: Callable[[Oid, Tid], Revision | None] = cache.load_from_memory
+
+    def load_cached(self, oid: Oid, tid: Tid) -> Revision | None:
+        """Return the newest revision before `tid` out of memory; BlockingIOError if it is not there."""
+        revision = self._from_memory(oid, tid)
+        if revision is None:
+            raise BlockingIOError
+        return revision
+
+    def changes_since(self, tid: Tid) -> tuple[Tid, Sequence[Oid]] | None:
+        """Return the server's last tid and each oid that changed after `tid`, None if it cannot tell."""
+        answer: tuple[Tid, Sequence[Oid]] | None = self._supervisor.channel().call(
+            "getInvalidations", (tid,), replies.changes
+        )
+        return answer
+
+    def address(self) -> str:
+        """Return the address of the server that is connected, or was last; of all, if none was yet."""
+        return self._supervisor.address()
+
+    def away_s(self) -> float:
+        """Return for how many seconds there has been no connection, 0.0 if there is one."""
+        return self._supervisor.away_s()
+
+
+def open_upstream(
+    servers: Sequence[Any], options: Mapping[str, Any], tls: Mapping[str, Any] | None = None
+) -> "ClientStorage":
+    """Connect to a storage of the first of `servers` that serves it.
+
+    `options` are ClientStorage's, and those of ZEO's client that have no effect here, which the log then says; `tls` is
+    what an <ssl> section says, with `server_hostname`. ConfigurationError for files of TLS that cannot be used, and
+    what ClientStorage raises.
+    """
+    from zeo_client.storage import ClientStorage
+
+    effective = effective_options("<zeoclient>", options)
+    if tls is not None:
+        files = dict(tls)
+        effective["ssl_server_hostname"] = files.pop("server_hostname")
+        effective["ssl"] = client_context(**files)
+    return ClientStorage(list(servers), **effective)
