@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import counter, fanout, latency, work
+from benchmarks import counter, fanout, large, latency, parallel, work
 from benchmarks.figures import Figure, compare
 from benchmarks.servers import KINDS, serve
 
@@ -14,6 +14,10 @@ Task = Callable[[str, int, int], float]
 
 TASKS: dict[str, tuple[Task, int]] = {
     "one load, client cache empty": (work.cold_load_us, 2000),
+    "loads, 4 threads on one client": (parallel.thread_loads_us, 4000),
+    "loads, 4 processes": (parallel.process_loads_us, 8000),
+    "store objects of 2 MB": (large.store_us, 20),
+    "load objects of 2 MB": (large.load_us, 40),
     "warm load (client cache)": (work.warm_load_us, 20000),
     "small commits, 1 client": (work.small_commit_us, 300),
     "small commits, 8 clients": (work.parallel_commit_us, 100),

@@ -18,6 +18,7 @@ __all__ = [
     "make_database",
     "parallel_commit_us",
     "small_commit_us",
+    "stored",
     "warm_load_us",
 ]
 
@@ -113,6 +114,11 @@ def _commit(storage: Any, rounds: int) -> float:
 def committed(storage: Any, oid: bytes, serial: bytes) -> tuple[bytes, float]:
     """Commit one object; return the new serial and the time.monotonic() at which tpc_finish was called."""
     data = b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03}q\x01." + b"x" * 240
+    return stored(storage, oid, data, serial)
+
+
+def stored(storage: Any, oid: bytes, data: bytes, serial: bytes = b"\0" * 8) -> tuple[bytes, float]:
+    """Commit one object with `data`, otherwise as `committed` does."""
     txn = transaction.Transaction()
     txn.user, txn.description, txn.extension = "", "", {}
     storage.tpc_begin(txn)
