@@ -340,9 +340,10 @@ def test_no_grace_at_all(peer: Peer, start: Start) -> None:
 def test_it_comes_back_any_number_of_times(peer: Peer, start: Start) -> None:
     supervisor = start(peer.address)
     for _ in range(20):
-        supervisor.channel().call("ping")
+        channel = supervisor.channel()
+        channel.call("ping")
         peer.link().cut()
-        until(functools.partial(is_another, supervisor, supervisor.current()))
+        until(functools.partial(is_another, supervisor, channel))
     until(lambda: supervisor.current() is not None)
     assert sum(not link.ended.is_set() for link in peer.links) == 1
 
