@@ -11,6 +11,7 @@ from zeo_client.replies import ToResolve
 from zeo_core.classes import import_class
 from zeo_core.errors import ConflictError, POSKeyError, RecordFormatError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr
+from zeo_core.protobuf_resolve import merge_rule
 from zeo_core.record import class_name
 from zeo_core.resolve import UnresolvedError, resolve
 
@@ -49,7 +50,8 @@ class Resolver:
         if name not in self._able:
             module, _, attribute = name.rpartition(".")
             try:
-                self._able[name] = hasattr(import_class(module, attribute), "_p_resolveConflict")
+                cls = import_class(module, attribute)
+                self._able[name] = hasattr(cls, "_p_resolveConflict") or merge_rule(cls) is not None
             except (ImportError, AttributeError, ValueError):
                 self._able[name] = True  # a class inside another, say: resolving will tell
         return self._able[name]

@@ -11,6 +11,9 @@ a loader, or resolves nothing.
 In the states, persistent objects are represented by `PersistentReference`. Whether two of them are the same object can
 be told, but not which of two is the greater, nor whether a weak one is the same: to compare them so raises, which makes
 the conflict one that cannot be resolved. A guess would store a wrong answer (lesson B23).
+
+A state that is a Protocol Buffers message is merged field by field, see zeo_core.protobuf_merge, unless its class has
+the method. A state is then the pair (message in bytes, {refid: PersistentReference}).
 """
 
 from collections.abc import Callable
@@ -20,6 +23,9 @@ from typing import Any, NoReturn
 from transaction.interfaces import TransientError
 from zodbpickle import pickle
 
+from zeo_core.protobuf_merge import MergeConflict
+from zeo_core.protobuf_record import PROTOBUF, ObjectRecord, Reference, decode, encode
+from zeo_core.protobuf_resolve import RuleOf, merge_records, merge_rule
 from zeo_core.record import PICKLE, format_name, pickle_source, untransformed
 
 __all__ = ["ClassLoader", "PersistentReference", "UnresolvedError", "resolve"]
@@ -28,6 +34,7 @@ ClassLoader = Callable[[str, str], Any]
 """Returns the class of a module's name and a class's name; ImportError or AttributeError if there is none."""
 
 _PROTOCOL = 3
+_METHOD = "_p_resolveConflict"
 
 
 class UnresolvedError(Exception):
@@ -174,28 +181,31 @@ class _Reader:
         return unpickler.load()
 
 
-def resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader) -> bytes:
+def resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader, rule_of: RuleOf | None = None) -> bytes:
     """Return the record with the changes from `old` to `committed` and those from `old` to `new`.
 
-    UnresolvedError if there is none: the class cannot do it, or is not there, or its method fails in any way at all.
+    `rule_of` tells how messages of a class are merged without the class. UnresolvedError if there is no such record:
+    the class cannot do it, or is not there, or its method fails in any way at all.
     """
     try:
-        return _resolve(old, committed, new, load_class)
+        return _resolve(old, committed, new, load_class, rule_of)
     except (UnresolvedError, TransientError) as error:
         raise UnresolvedError(str(error)) from error
     except Exception as error:
         raise UnresolvedError(f"{type(error).__name__}: {error}", expected=False) from error
 
 
-def _resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader) -> bytes:
+def _resolve(old: bytes, committed: bytes, new: bytes, load_class: ClassLoader, rule_of: RuleOf | None) -> bytes:
     old, committed, new = map(untransformed, (old, committed, new))
-    for record in (old, committed, new):
-        if format_name(record) != PICKLE:
-            raise UnresolvedError(f"records of the format {format_name(record)!r} are not resolved")
+    formats = {format_name(record) for record in (old, committed, new)}
+    if formats == {PROTOBUF}:
+        return _resolve_messages(old, committed, new, load_class, rule_of)
+    if formats != {PICKLE}:
+        raise UnresolvedError(f"records of the format {' and '.join(map(repr, sorted(formats)))} are not resolved")
     reader = _Reader(load_class)
     unpickler = reader.unpickler(new)
     metadata = unpickler.load()
-    method = getattr(_instance(metadata, reader), "_p_resolveConflict", None)
+    method = getattr(_instance(metadata, reader), _METHOD, None)
     if method is None:
         raise UnresolvedError("its class has no _p_resolveConflict")
     resolved = method(reader.state(old), reader.state(committed), unpickler.load())
@@ -225,3 +235,62 @@ def _record(metadata: Any, state: Any) -> bytes:
 
 def _persistent_id(obj: Any) -> Any:
     return obj.data if type(obj) is PersistentReference else None
+
+
+def _resolve_messages(
+    old: bytes, committed: bytes, new: bytes, load_class: ClassLoader, rule_of: RuleOf | None
+) -> bytes:
+    class_meta = decode(new).class_meta
+    rule = None if rule_of is None else rule_of(*class_meta)
+    if rule is None:
+        try:
+            cls = load_class(*class_meta)
+        except (ImportError, AttributeError):
+            raise UnresolvedError(f"there is no class {class_meta.dotted_name} here") from None
+        if hasattr(cls, _METHOD):
+            return _MessageStates().resolved(cls, old, committed, new)
+        rule = merge_rule(cls)
+    if rule is None:
+        raise UnresolvedError("its class has neither a protobuf_type nor _p_resolveConflict")
+    try:
+        return merge_records(old, committed, new, rule)
+    except MergeConflict as conflict:
+        raise UnresolvedError(str(conflict)) from conflict
+
+
+class _MessageStates:
+    """States as a class's own method gets them from records with messages, and a record from what it returns."""
+
+    def __init__(self) -> None:
+        self._known: dict[Reference, PersistentReference] = {}
+
+    def resolved(self, cls: Any, old: bytes, committed: bytes, new: bytes) -> bytes:
+        """Have the class do it."""
+        method = getattr(cls.__new__(cls), _METHOD)
+        state, targets = method(*map(self._state, (old, committed, new)))
+        written = {id(target): reference for reference, target in self._known.items()}
+        references = (written[id(target)]._replace(refid=refid) for refid, target in targets.items())
+        return encode(ObjectRecord(decode(new).class_meta, state, tuple(references)))
+
+    def _state(self, data: bytes) -> tuple[bytes, dict[int, PersistentReference]]:
+        record = decode(data)
+        return record.state, {reference.refid: self._target(reference) for reference in record.references}
+
+    def _target(self, reference: Reference) -> PersistentReference:
+        key = reference._replace(refid=0)
+        if key not in self._known:
+            self._known[key] = PersistentReference(_as_in_a_pickle(key))
+        return self._known[key]
+
+
+def _as_in_a_pickle(reference: Reference) -> Any:
+    cls = None if reference.class_meta is None else tuple(reference.class_meta)
+    if reference.weak:
+        return ["w", (reference.oid,)]
+    if reference.database is not None:
+        return (
+            ["n", (reference.database, reference.oid)]
+            if cls is None
+            else ["m", (reference.database, reference.oid, cls)]
+        )
+    return reference.oid if cls is None else (reference.oid, cls)

@@ -2,13 +2,17 @@
 
 Nobody else's code is imported, let alone run. A list names classes, `BTrees.Length.Length`, or all that a module
 defines, `BTrees.OOBTree.*`; not what the module has imported from elsewhere, and no functions.
+
+Beside them it may know of classes whose states are messages of a registered schema: these are merged field by field,
+without the class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 
 from zeo_core.classes import import_class
+from zeo_core.protobuf_resolve import MergeRule
 
 __all__ = ["DEFAULT_CLASSES", "AllowList", "check_names"]
 
@@ -28,19 +32,27 @@ def check_names(names: Sequence[str]) -> Sequence[str]:
 
 
 class AllowList:
-    """The list; DEFAULT_CLASSES unless told otherwise."""
+    """The list; DEFAULT_CLASSES unless told otherwise. `rules` has those that are merged, by dotted name."""
 
-    def __init__(self, names: Sequence[str] = DEFAULT_CLASSES) -> None:
+    def __init__(self, names: Sequence[str] = DEFAULT_CLASSES, rules: Mapping[str, MergeRule] | None = None) -> None:
         self._names = frozenset(check_names(names))
+        self._rules = rules or {}
         self.load = cache(self._load)
         """Return an allowed class by its module's name and its own; ImportError for any other."""
 
     def allows(self, dotted_name: str) -> bool:
         """Tell whether an object of this class may be resolved. Imports nothing."""
+        return dotted_name in self._rules or self._lists(dotted_name)
+
+    def rule(self, module: str, name: str) -> MergeRule | None:
+        """Return how the messages of a class are merged, None if no schema was registered for it."""
+        return self._rules.get(f"{module}.{name}")
+
+    def _lists(self, dotted_name: str) -> bool:
         return dotted_name in self._names or f"{dotted_name.rpartition('.')[0]}.*" in self._names
 
     def _load(self, module: str, name: str) -> type:
-        if not self.allows(f"{module}.{name}"):
+        if not self._lists(f"{module}.{name}"):  # a schema lets nobody's code run
             raise ImportError(f"{module}.{name} is not on the list")
         found = import_class(module, name)
         if not isinstance(found, type) or found.__module__ != module:

@@ -6,7 +6,7 @@ Relative paths are relative to the current directory, as with runzeo.
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from ZConfig.datatypes import SocketBindingAddress
 from ZConfig.loader import ConfigLoader
 
 from zeo_core.errors import ConfigurationError
+from zeo_core.protobuf_resolve import MergeRule
 from zeo_core.storage import ServedStorage
 from zeo_server.access import AccessRules
 from zeo_server.allow_list import DEFAULT_CLASSES, check_names
@@ -95,6 +96,7 @@ class Configuration:
     transaction_timeout_s: float = 30.0
     client_conflict_resolution: bool = False
     conflict_resolution_classes: Sequence[str] = DEFAULT_CLASSES
+    merge_rules: Mapping[str, MergeRule] | None = None
     pid_filename: str | None = None
     user: str | None = None
     tls: TLSFiles | None = None
@@ -142,6 +144,7 @@ def load(path: str) -> Configuration:
         transaction_timeout_s=zeo.transaction_timeout,
         client_conflict_resolution=zeo.client_conflict_resolution,
         conflict_resolution_classes=zeo.conflict_resolution_classes,
+        merge_rules=zeo.protobuf,
         pid_filename=zeo.pid_filename,
         user=zeo.user,
         tls=zeo.ssl,

@@ -110,13 +110,13 @@ async def serve(
     """Start serving open storages; close listener and stop service to end it."""
     loop = asyncio.get_running_loop()
     coordinators: dict[str, Coordinator] = {}
-    classes = AllowList(configuration.conflict_resolution_classes)
+    classes = AllowList(configuration.conflict_resolution_classes, configuration.merge_rules)
     limits = configuration.limits
     service = Service(coordinators, read_only=configuration.read_only, access=configuration.access, limits=limits)
     try:
         for name, storage in storages.items():
             if isinstance(storage, LocalStorage):
-                storage.resolve_conflicts(classes.load)  # for what it undoes
+                storage.resolve_conflicts(classes.load, classes.rule)  # for what it undoes
             log, following = _invalidation_log(configuration, name, storage)
             coordinators[name] = Coordinator(
                 storage,

@@ -3,11 +3,13 @@
 import pytest
 from persistent.mapping import PersistentMapping
 
+from tests.core import test_protobuf_resolve as messages
 from tests.core.test_resolve import Counter, record, state_of
 from zeo_client.replies import ToResolve
 from zeo_client.resolver import Resolver
 from zeo_core.errors import ConflictError, POSKeyError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
+from zeo_core.protobuf_record import ClassMetadata, decode, encode
 
 A = pack_id(1)
 READ, COMMITTED = pack_id(10), pack_id(11)
@@ -67,3 +69,17 @@ def test_only_what_may_be_resolved_is_offered() -> None:
     assert not resolver.may_resolve(None)
     assert not resolver.may_resolve(b"no record")
     assert resolver.may_resolve(record(Counter, {}).replace(b"Counter", b"Nowhere"))  # resolving will tell
+
+
+def test_states_that_are_messages_are_merged_by_the_class_of_the_object() -> None:
+    def under_its_name(data: bytes) -> bytes:
+        return encode(decode(data)._replace(class_meta=ClassMetadata(messages.__name__, "PContact")))
+
+    old, committed, new = map(under_its_name, (messages.OLD, messages.COMMITTED, messages.NEW))
+    resolver = Resolver("test", lambda oid, tid: old)
+    assert resolver.may_resolve(new)
+    merged = messages.shown(resolver.resolve(ToResolve(A, COMMITTED, READ, committed), new))
+    assert merged["guardians"] == [messages.ALICE, messages.BOB, messages.CAROL, messages.DAVE]
+    clash = under_its_name(messages.record([], name="X"))
+    with pytest.raises(ConflictError, match=r"class .*PContact"):
+        resolver.resolve(ToResolve(A, COMMITTED, READ, clash), new)

@@ -7,6 +7,7 @@ import pytest
 from BTrees.Length import Length
 from BTrees.OOBTree import OOBucket
 
+from zeo_core.protobuf_resolve import MergeRule
 from zeo_server.allow_list import AllowList, check_names
 
 
@@ -56,3 +57,14 @@ def test_a_list_of_ones_own() -> None:
 def test_what_is_no_name_of_a_class(name: str) -> None:
     with pytest.raises(ValueError, match="is no dotted name"):
         check_names([name])
+
+
+def test_a_rule_for_a_class_does_not_allow_to_import_it() -> None:
+    rule = MergeRule(object)
+    listed = AllowList([], {"decimal.Decimal": rule})
+    assert listed.allows("decimal.Decimal")
+    assert listed.rule("decimal", "Decimal") is rule
+    assert listed.rule("decimal", "Context") is None
+    with pytest.raises(ImportError, match=r"decimal\.Decimal is not on the list"):
+        listed.load("decimal", "Decimal")
+    assert AllowList().rule("BTrees.Length", "Length") is None

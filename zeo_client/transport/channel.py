@@ -3,7 +3,7 @@
 The thread that calls sends on the socket and, while it waits for its reply, reads from it: a hand-over to an I/O thread
 and back costs more than the network does. One thread at a time is the reader. It takes in whatever arrives, in the
 order of the stream: replies are given to the calls they belong to, pushes to `on_push`. When its own reply has come it
-wakes another waiting thread to read on. When no thread waits, the supervisor's background thread reads (`attend`).
+wakes another waiting thread to read on. When no thread waits, the process's attendant reads (`transport.attendant`).
 
 Lesson B1 is kept here: what a reply changes (the cache) is done by its `on_reply`, in the reader, before the next
 message is looked at; and lesson B20: an error in there ends the connection. Nothing in there may wait for the server:
@@ -20,11 +20,11 @@ import logging
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
+from zeo_client.transport.attendant import Post, let_go, look_after
 from zeo_client.transport.spin import Spin
 from zeo_client.transport.tls import TLSSocket
 from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
@@ -37,7 +37,6 @@ __all__ = [
     "KEEP_ALIVE_S",
     "LARGE_READ_BYTES",
     "READ_BYTES",
-    "TICK_S",
     "Call",
     "Channel",
     "OnPush",
@@ -55,10 +54,6 @@ READ_BYTES = 64 * 1024
 """One read takes many small messages in; a large message asks for what it lacks, up to LARGE_READ_BYTES."""
 
 LARGE_READ_BYTES = 4 * 1024 * 1024
-
-TICK_S = 0.005
-"""While threads call, the background thread only looks every so often whether they still do. It bounds how long an
-invalidation can lie in the socket after the last call; polling all the time would wake it for each reply."""
 
 KEEP_ALIVE_S = 60.0
 """ZEO's clients send a sign of life as often."""
@@ -106,12 +101,15 @@ class Channel:
         self._on_push = on_push
         self._session = Session(Role.CLIENT, max_message_bytes)
         self._ids = itertools.count(1)
-        self._calls = 0
+        self.calls = 0
+        """The number of the last call."""
         self._pending: dict[int, Call] = {}
         self._sending = threading.Lock()
         # Whoever holds it is the reader. Reentrant only because such a lock knows its holder.
         self._reading = threading.RLock()
         self._applying = False  # the reader is in the middle of a message
+        self._post: Post | None = None
+        self._ended = threading.Event()
 
     # -- for callers ----------------------------------------------------------------------------------------------
 
@@ -133,7 +131,15 @@ class Channel:
 
     def call(self, method: str, args: Sequence[Any] = (), on_reply: OnReply | None = None) -> Any:
         """Call and wait for the result; raises what the server reports, or ClientDisconnected."""
-        return self.wait(self.start(method, args, on_reply))
+        post = self._post
+        if post is None or not post.watched:
+            return self.wait(self.start(method, args, on_reply))
+        post.taken()  # the reply may be there sooner than this thread waits for it
+        try:
+            return self.wait(self.start(method, args, on_reply))
+        finally:
+            if not post.tended:
+                self._hand_on()
 
     def start(
         self, method: str, args: Sequence[Any] = (), on_reply: OnReply | None = None, before: bytes = b""
@@ -150,7 +156,7 @@ class Channel:
             message_id = next(self._ids)
             data = self._session.call(message_id, method, args)
             self._pending[message_id] = call
-            self._calls = message_id
+            self.calls = message_id
             fault = self._write(before + data if before else data)
         if fault is not None:
             self._cannot_send(fault)
@@ -165,7 +171,7 @@ class Channel:
             by_id = {next(self._ids): call for call in calls}
             data = b"".join(self._session.call(message_id, method, call.args) for message_id, call in by_id.items())
             self._pending.update(by_id)
-            self._calls = max(by_id, default=self._calls)
+            self.calls = max(by_id, default=self.calls)
             fault = self._write(data)
         if fault is not None:
             self._cannot_send(fault)
@@ -253,11 +259,12 @@ class Channel:
                 return
             self.lost = self._reason
             self._session.close()
+            self._ended.set()
             pending = list(self._pending.values())
             self._pending.clear()
         for call in pending:
             if not call.done:
-                call.error = self._disconnected()
+                call.error = call.error or self._disconnected()
                 call.done = True
             call.signal()
 
@@ -267,21 +274,37 @@ class Channel:
         with self._reading:
             self._sock.close()
 
-    # -- for the background thread --------------------------------------------------------------------------------
+    # -- for the background threads -------------------------------------------------------------------------------
 
     def attend(self) -> None:
-        """Read while no one waits, and show signs of life, until the connection is lost."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        seen = -1
-        while self.lost is None:
-            if seen != self._calls:  # somebody has been calling, and reads
-                seen = self._calls
-                time.sleep(TICK_S)
-            elif not poll.poll(KEEP_ALIVE_S * 1000):
-                self._keep_alive()
-            elif not self.drain():
-                time.sleep(TICK_S)  # the reader is busy with what it read; what came after it is still readable
+        """Have what comes taken in while no one waits, and show signs of life, until the connection is lost."""
+        post = self._post = look_after(self)
+        try:
+            calls = self.calls
+            while not self._ended.wait(KEEP_ALIVE_S):
+                if calls == self.calls:
+                    self._keep_alive()
+                calls = self.calls
+        finally:
+            let_go(post)
+
+    def attend_once(self) -> bool:
+        """Take in what has arrived, without waiting; False if another thread reads, or the connection is lost."""
+        try:
+            if self.lost is not None or not self._reading.acquire(blocking=False):
+                return False
+            data = self._receive_arrived()
+            if data is not None:
+                self._take_in(data, None)
+            self._leave_reading()
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+        return True
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
 
     def _keep_alive(self) -> None:
         with contextlib.suppress(ClientDisconnected):
@@ -290,9 +313,15 @@ class Channel:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def _leave_reading(self) -> None:
-        """Give up the reader's place and wake a thread that waits for a reply, to take it."""
+        """Give up the reader's place: to a thread that waits for a reply, or to the attendant."""
         self._reading.release()
-        self._wake_a_reader()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        if not (self._pending and self._wake_a_reader()):
+            post = self._post
+            if post is not None and not post.tended:
+                post.left()
 
     def _interrupted(self, error: BaseException) -> None:
         """Leave `wait` or `drain` by an exception, at whatever instruction it came."""
@@ -302,7 +331,7 @@ class Channel:
             pass  # this thread was not the reader, but it may have been woken to become it
         else:
             self.fail(f"interrupted while reading: {type(error).__name__}")
-        self._wake_a_reader()
+        self._hand_on()
 
     def _check_not_applying(self, call: Call) -> None:
         """Refuse to wait in the thread that is in the middle of a message: nobody would read the reply."""
@@ -312,13 +341,18 @@ class Channel:
             if applying:
                 raise LocalProtocolError(f"{call.method} was called while a message of the server was being applied")
 
-    def _wake_a_reader(self) -> None:
-        for call in self.pending_calls() if self._pending else ():
+    def _wake_a_reader(self) -> bool:
+        """Wake a thread that waits for a reply, to take the reader's place; False if none does."""
+        for call in self.pending_calls():
             if call.waiting and not call.done:
                 call.signal()
-                return
+                return True
+        return False
 
     def _read_until(self, call: Call) -> None:
+        post = self._post
+        if post is not None and post.watched:
+            post.taken()
         # A finish waits for the disk, and with several calls under way somebody else has a use for the processor.
         soon = call.method != "tpc_finish" and len(self._pending) == 1
         while not call.done:
@@ -327,14 +361,21 @@ class Channel:
     def _take_in_available(self) -> None:
         # Asked first: usually nothing is there, and to be told so by an exception takes three times as long.
         while self.lost is None and self._arrived(0):
-            try:
-                data = self._sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.fail(f"reading failed: {error}")
+            data = self._receive_arrived()
+            if data is None:
                 return
             self._take_in(data, None)
+
+    def _receive_arrived(self) -> bytes | None:
+        """Return what has arrived, b"" at the end, None if nothing has."""
+        size = max(READ_BYTES, min(self._session.missing_bytes(), LARGE_READ_BYTES))
+        try:
+            return self._sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self.fail(f"reading failed: {error}")
+            return None
 
     def _receive(self, soon: bool = False) -> bytes:
         size = max(READ_BYTES, min(self._session.missing_bytes(), LARGE_READ_BYTES))
@@ -368,8 +409,7 @@ class Channel:
             try:
                 call.result = event.result if on_reply is None else on_reply(call, event.result)
             except Exception as error:
-                call.error = error
-                self._done(call, event.message_id, own)
+                call.error = error  # whoever waits for it is told when the connection has ended
                 raise
             self._done(call, event.message_id, own)
         elif type(event) is Request:

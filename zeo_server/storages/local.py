@@ -26,6 +26,7 @@ from zeo_core.errors import (
     StorageTransactionError,
 )
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, is_id, next_tid, oid_repr, pack_id, tid_repr, unpack_id
+from zeo_core.protobuf_resolve import RuleOf
 from zeo_core.record import class_name
 from zeo_core.resolve import ClassLoader, UnresolvedError, resolve
 from zeo_core.storage import Announce, Commits, InvalidationSink
@@ -192,6 +193,7 @@ class LocalStorage(ZODBLog, Commits):
         self._commit_lock = Lock()
         self._publish_lock = RLock()
         self._load_class: ClassLoader | None = None
+        self._rule_of: RuleOf | None = None
         self._transform: Callable[[bytes], bytes] = _unchanged
         self._untransform: Callable[[bytes], bytes] = _unchanged
         self._pending: _Pending | None = None
@@ -246,9 +248,12 @@ class LocalStorage(ZODBLog, Commits):
         self._untransform = getattr(sink, "untransform_record_data", _unchanged)
         self.resolve_conflicts(import_class)
 
-    def resolve_conflicts(self, load_class: ClassLoader | None) -> None:
-        """Resolve conflicts from now on with classes from `load_class`, or with None no longer."""
-        self._load_class = load_class
+    def resolve_conflicts(self, load_class: ClassLoader | None, rule_of: RuleOf | None = None) -> None:
+        """Resolve conflicts from now on with classes from `load_class`, or with None no longer.
+
+        `rule_of` tells how states are merged that are protobuf messages, where that is not for the class to tell.
+        """
+        self._load_class, self._rule_of = load_class, rule_of
 
     def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         """Begin; waits for the transaction in progress to end.
@@ -299,7 +304,7 @@ class LocalStorage(ZODBLog, Commits):
         old, committed, new = map(self._untransform, records)
         if self._load_class is not None:
             try:
-                return self._transform(resolve(old, committed, new, self._load_class))
+                return self._transform(resolve(old, committed, new, self._load_class, self._rule_of))
             except UnresolvedError as error:
                 if not error.expected:
                     logger.warning("%s: oid %s: conflict not resolved", self._name, oid_repr(oid), exc_info=True)

@@ -85,6 +85,7 @@ def test_an_error_while_applying_a_reply_is_the_callers_and_ends_the_connection(
     peer.script["loadSerial"] = echo
     with pytest.raises(ZeroDivisionError):
         client.channel.call("loadSerial", (A, T1), on_reply)
+    assert client.channel.lost, "whoever read the reply: when the caller hears of it, the connection has ended"
     with pytest.raises(ClientDisconnected, match="in on_reply"):
         other.result()
 

@@ -6,6 +6,7 @@ import pytest
 from BTrees.Length import Length
 
 from tests.contract.storages import commit
+from tests.core import test_protobuf_resolve as messages
 from tests.core.test_resolve import Counter, record, state_of
 from tests.server.commit.test_coordinator import Recorder
 from zeo_core.errors import StorageError
@@ -13,7 +14,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
 from zeo_core.transaction import Revision
 from zeo_server.allow_list import AllowList
 from zeo_server.commit.coordinator import Coordinator
-from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
+from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, MERGED_AT_ONCE_MAX_BYTES, Resolver
 from zeo_server.commit.transaction import Conflict
 from zeo_server.storages.mapping import MappingStorage
 
@@ -114,3 +115,31 @@ async def test_what_cannot_be_read_refuses_the_vote_and_frees_the_locks(in_threa
     storage.broken = False
     await ann.commit(3, (A, second, length(4)))
     await coordinator.close()
+
+
+CONTACT = {"app.contacts.PContact": messages.SETS}
+
+
+def test_messages_of_a_known_schema_are_merged_without_their_class(storage: MappingStorage) -> None:
+    read, committed = commit(storage, {A: messages.OLD}), commit(storage, {A: messages.COMMITTED})
+    conflict = Conflict(A, committed, read, messages.NEW)
+    assert not Resolver(storage.load_before, AllowList()).can(conflict)
+    resolver = Resolver(storage.load_before, AllowList([], CONTACT))
+    assert resolver.can(conflict)
+    expected = {"guardians": [messages.ALICE, messages.BOB, messages.CAROL, messages.DAVE], "spouse": 0, "name": "B"}
+    for resolved in (resolver.resolve(conflict), resolver.resolve_at_once(conflict, storage.load_before)):
+        assert resolved is not None
+        assert messages.shown(resolved) == expected
+    assert resolver.resolve(conflict._replace(data=messages.NEW[:-1])) is None
+
+
+def test_large_messages_are_for_a_thread(storage: MappingStorage) -> None:
+    many = list(range(1000, 1000 + MERGED_AT_ONCE_MAX_BYTES // 40))
+    read, committed = commit(storage, {A: messages.record(many)}), commit(storage, {A: messages.record([*many, 1])})
+    conflict = Conflict(A, committed, read, messages.record([*many, 2]))
+    resolver = Resolver(storage.load_before, AllowList([], CONTACT))
+    with pytest.raises(BlockingIOError):
+        resolver.resolve_at_once(conflict, storage.load_before)
+    resolved = resolver.resolve(conflict)
+    assert resolved is not None
+    assert messages.shown(resolved)["guardians"] == [*many, 1, 2]

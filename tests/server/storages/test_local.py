@@ -6,6 +6,7 @@ from threading import Thread
 import pytest
 
 from tests.contract.storages import Txn, commit
+from tests.core import test_protobuf_resolve as messages
 from tests.core.test_resolve import Counter, Faulty, record, state_of
 from zeo_core.classes import import_class
 from zeo_core.errors import ConflictError, StorageError, StorageTransactionError
@@ -166,6 +167,20 @@ def test_a_resolved_conflict_is_reported_by_the_vote() -> None:
     storage.resolve_conflicts(None)
     with pytest.raises(ConflictError):
         commit(storage, {A: three}, {A: first})
+
+
+def test_messages_are_merged_as_a_rule_says_without_their_class() -> None:
+    storage = MappingStorage()
+    storage.resolve_conflicts(messages.no_class, lambda *_: messages.SETS)
+    first = commit(storage, {A: messages.OLD})
+    commit(storage, {A: messages.COMMITTED})
+    txn = Txn()
+    storage.tpc_begin(txn)
+    storage.store(A, first, messages.NEW, "", txn)
+    assert storage.tpc_vote(txn) == [A]
+    storage.tpc_finish(txn)
+    merged = messages.shown(storage.load(A)[0])
+    assert merged["guardians"] == [messages.ALICE, messages.BOB, messages.CAROL, messages.DAVE]
 
 
 def test_a_new_object_whose_oid_is_taken_is_never_resolved() -> None:
