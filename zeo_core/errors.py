@@ -6,7 +6,7 @@
     |  +- ReadOnlyError                 a write to a read-only storage; wire: ZODB.POSException.ReadOnlyError
     |  +- AccessDeniedError             the client lacks a role; wire: zeo_core.errors.AccessDeniedError
     |  +- StorageTransactionError       a call outside its transaction; wire: ...StorageTransactionError
-    |  +- StorageClosedError            used after close, or after a failed write made it unsafe to go on
+    |  +- StorageClosedError            closed, or unsafe to go on with; wire: zeo_core.errors.StorageClosedError
     |  +- FileFormatError               a file is not what it claims; carries path and position
     |  +- UndoError                     the transaction cannot be undone; wire: ZODB.POSException.UndoError
     |  |  +- MultipleUndoErrors         nor can it, for several objects; wire: ZODB.POSException.MultipleUndoErrors
@@ -14,7 +14,7 @@
     |  +- UnknownIteratorError (KeyError)   a walk over the log that has ended; wire: builtins.KeyError
     |  +- RecordFormatError             an object's record is of an unknown format, or damaged
     |  +- FileLockedError               another process has the database open; carries path
-    |  +- StorageFullError              no room: disk, quota; carries path
+    |  +- StorageFullError              no room: disk, quota; carries path; wire: zeo_core.errors.StorageFullError
     +- ConflictError (TransientError)   another transaction changed the object; wire: ...ConflictError
     |  +- ReadConflictError             what was read is no longer current; wire: ...ReadConflictError
     +- ClientDisconnected (TransientError)  the server is away, or went away; wire: ZEO.Exceptions.ClientDisconnected
@@ -180,13 +180,16 @@ class ReadOnlyError(StorageError):
     """The storage, or this client's session, is read-only."""
 
 
+def _own_wire(cls: _Class) -> _Class:
+    """Register an error class under its own name, which a ZEO client shows as a ServerException: a StorageError."""
+    cls.wire_name = f"zeo_core.errors.{cls.__name__}"  # type: ignore[attr-defined]
+    _by_wire_name[cls.wire_name] = cls  # type: ignore[attr-defined]
+    return cls
+
+
+@_own_wire
 class AccessDeniedError(StorageError):
-    """The server's rules do not give this client the role that it needs; ZEO's clients show it as a ServerException."""
-
-    wire_name: ClassVar[str] = "zeo_core.errors.AccessDeniedError"
-
-
-_by_wire_name[AccessDeniedError.wire_name] = AccessDeniedError
+    """The server's rules do not give this client the role that it needs."""
 
 
 @_wire("ZODB.POSException.StorageTransactionError")
@@ -194,6 +197,7 @@ class StorageTransactionError(StorageError):
     """A call names a transaction that is not the one in progress, or in the wrong phase."""
 
 
+@_own_wire
 class StorageClosedError(StorageError):
     """The storage is closed, or refuses work because an earlier write failed."""
 
@@ -269,6 +273,7 @@ class FileLockedError(StorageError):
         return f"{self.path}: in use by another process" + (f" ({self.holder})" if self.holder else "")
 
 
+@_own_wire
 class StorageFullError(StorageError):
     """There is no room for the transaction; `path` names the file or directory that is full."""
 
@@ -326,7 +331,10 @@ class ReadConflictError(ConflictError):
 
 
 class ClientDisconnected(ZeodError, TransientError):
-    """The server is away, or the connection was lost during the call: `address` and `reason` say which and why."""
+    """The server is away, or the connection was lost during the call: `address` and `reason` say which and why.
+
+    A server that is about to go away answers with it, too.
+    """
 
     wire_name: ClassVar[str] = "ZEO.Exceptions.ClientDisconnected"  # of a server whose storage is another server's
     twin_name: ClassVar[str] = wire_name

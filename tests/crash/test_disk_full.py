@@ -140,7 +140,7 @@ def test_a_server_on_a_full_disk_refuses_commits_and_goes_on_when_there_is_room(
         with db.transaction() as conn:
             conn.root()["text"] = "first"
         disk.fill()
-        with pytest.raises(StorageError, match=r"Data\.fs: .* free"), db.transaction() as conn:
+        with pytest.raises(StorageFullError, match=r"Data\.fs: .* free"), db.transaction() as conn:
             conn.root()["text"] = "x" * (6 << 20)
         with db.transaction() as conn:
             assert conn.root()["text"] == "first"

@@ -20,7 +20,7 @@ from tests.fixtures_small_disk import SmallDisk
 from tests.fixtures_zeod import StartZeod, Zeod
 from tests.integration.crew import Crew
 from tests.server.raw_client import RawClient
-from zeo_core.errors import ConflictError, POSKeyError, StorageError
+from zeo_core.errors import ConflictError, POSKeyError, StorageFullError
 from zeo_core.ids import ZERO_TID, Oid, Tid, successor
 
 CLIENTS = 8
@@ -205,7 +205,7 @@ def full_disk_at_each_step(office: Office, disk: SmallDisk) -> None:
                 client.call("ping")
             else:
                 client.begin(1, objects(turn, serial, size=4 << 20))
-                with pytest.raises(StorageError, match=r"bytes to store, .* free"):
+                with pytest.raises(StorageFullError, match=r"bytes to store, .* free|No space left"):
                     client.call("vote", 1)
             disk.free()
         goes_on_after(office, "finished" if step == "voted" else step, turn)

@@ -17,7 +17,7 @@ from tests.integration.hot_counter import Tally
 from tests.server.raw_client import RawClient
 from zeo_client.db import DB
 from zeo_client.storage import ClientStorage
-from zeo_core.errors import ConflictError, StorageError
+from zeo_core.errors import ConflictError, StorageFullError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, pack_id
 
 KB, MB = 1 << 10, 1 << 20
@@ -177,7 +177,7 @@ def test_a_spool_without_room_is_a_refused_vote(start_with: StartWith, small_dis
     server = start_with("transaction-spool-size 1MB", f"spool-directory {disk.path}")
     with RawClient(server.address) as client, RawClient(server.address) as other:
         stage(client, range(1, 16 * MB // RECORD_BYTES))
-        with pytest.raises(StorageError, match=rf"{disk.path}: No space left on device"):
+        with pytest.raises(StorageFullError, match=rf"{disk.path}: No space left on device"):
             client.call("vote", 1)
         tid = other.commit({A: (ZERO_TID, b"small enough")})
         assert other.load(A, MAX_TID) == (b"small enough", tid, None)

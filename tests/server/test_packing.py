@@ -3,9 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Generator
+from typing import Any
+
+import pytest
 
 from zeo_core.errors import StorageClosedError, StorageError
-from zeo_core.storage import Progress
+from zeo_core.storage import Progress, ServedStorage
+from zeo_server.commit.coordinator import Coordinator
 from zeo_server.packing import Packing
 from zeo_server.storages.mapping import MappingStorage
 
@@ -73,3 +77,19 @@ async def test_it_tells_how_far_it_is_and_a_second_one_that_is_refused_changes_n
     storage.ends.set()
     await asyncio.wait_for(outcome, LIMIT_S)
     assert packing.progress is None
+
+
+async def test_a_storage_that_cannot_be_packed_says_so() -> None:
+    """One that others have made need not be able to."""
+
+    class Foreign:
+        def __init__(self, storage: MappingStorage) -> None:
+            for name in (*dir(ServedStorage), "check_room"):
+                if not name.startswith("_"):
+                    setattr(self, name, getattr(storage, name))
+
+    foreign: Any = Foreign(MappingStorage())
+    coordinator = Coordinator(foreign, asyncio.get_running_loop())
+    with pytest.raises(StorageError, match="storage 1 cannot be packed"):
+        coordinator.packing.start(0.0, lambda _outcome: None)
+    await coordinator.close()

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zeo_core.errors import (
+    ClientDisconnected,
+    CommitInDoubtError,
     ConflictError,
     FileFormatError,
     FileLockedError,
     MultipleUndoErrors,
+    NotCommittedError,
     POSKeyError,
     ServerError,
     StorageFullError,
@@ -18,6 +21,8 @@ from zeo_core.errors import (
 from zeo_core.ids import Oid, is_id
 
 __all__ = ["from_wire", "to_wire"]
+
+_TWO_TEXTS = (StorageFullError, ClientDisconnected, NotCommittedError, CommitInDoubtError)  # are their arguments
 
 _Map = Mapping[str, Any]
 _Scalar = bytes | str | int | float | None
@@ -42,7 +47,7 @@ def to_wire(error: BaseException) -> tuple[str, Sequence[object] | _Map]:
         }
     if isinstance(error, MultipleUndoErrors):
         return name, {"_errs": [[_carried(oid), _carried(reason)] for oid, reason in error.errors]}
-    if isinstance(error, FileFormatError | FileLockedError | StorageFullError):
+    if isinstance(error, FileFormatError | FileLockedError):
         return name, [_carried(str(error))]
     return name, [_carried(arg) for arg in error.args]
 
@@ -73,6 +78,8 @@ def from_wire(name: object, arguments: object) -> Exception:
     if isinstance(arguments, Mapping):
         arguments = tuple(arguments.values())
     if not isinstance(arguments, list | tuple) or not all(isinstance(value, _Scalar) for value in arguments):
+        return ServerError(str(name), arguments)
+    if cls in _TWO_TEXTS and not (len(arguments) == 2 and all(isinstance(value, str) for value in arguments)):
         return ServerError(str(name), arguments)
     if cls is UndoError and not _undo_arguments_fit(arguments):
         return ServerError(str(name), arguments)

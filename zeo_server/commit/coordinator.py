@@ -18,6 +18,7 @@ from functools import partial
 from time import perf_counter
 
 from zeo_core.errors import (
+    ClientDisconnected,
     ConflictError,
     POSKeyError,
     StorageClosedError,
@@ -78,8 +79,9 @@ class Coordinator:
         self._loop = loop
         self._limits = limits
         self._encoder = Encoder()
-        classes = AllowList() if resolution_classes is None else resolution_classes
-        self._resolver = Resolver(storage.load_before, classes)
+        self._resolver = Resolver(
+            storage.load_before, AllowList() if resolution_classes is None else resolution_classes
+        )
         self._checker = Checker(storage, self._resolver, name)
         self._clients_resolve = clients_resolve
         self._open: dict[Member, dict[Hashable, ServerTransaction]] = {}
@@ -91,7 +93,7 @@ class Coordinator:
         self.uploads = Uploads(storage, loop, name, limits)
         self._spooling = Spooling(storage, self.uploads.run, limits, spool_directory)
         self._preparation = Preparation(storage, self.uploads)
-        self._stopping: str | None = None
+        self._refusal: ZeodError | None = None  # of all votes
         self.packing = Packing(storage, loop, name, self._tell_info)
         self.undo_lines = UndoLines(storage)
         self._settled = asyncio.Event()
@@ -184,6 +186,10 @@ class Coordinator:
         them and to vote again.
         """
         transaction = self._find(member, txn_id)
+        if isinstance(self._refusal, ClientDisconnected) and not self.is_in_doubt(member):
+            # To retry loops a lost connection is what that is, also to those of ZEO's clients, which do not know ours.
+            member.disconnect(self._refusal.reason)
+            return
         transaction.move(Step.VOTE)
         transaction.vote_s = transaction.vote_s or perf_counter()
         transaction.answer = answer
@@ -244,8 +250,8 @@ class Coordinator:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def refuse_votes(self, reason: str) -> None:
-        """Grant no vote from now on; `reason` is what the clients are told."""
-        self._stopping = reason
+        """Grant no vote from now on: the server goes away, and `reason` says why. Retry loops repeat such a vote."""
+        self._refusal = ClientDisconnected("", reason)
 
     async def quiet(self, grace_s: float) -> bool:
         """Wait until no transaction is in doubt, but at most `grace_s`; tell whether that came to pass."""
@@ -274,8 +280,8 @@ class Coordinator:
         return transaction
 
     def _check(self, transaction: ServerTransaction) -> Checked:
-        if self._stopping is not None and transaction.error is None:
-            return Checked(StorageClosedError(self._stopping))
+        if self._refusal is not None and transaction.error is None:
+            return Checked(self._refusal)
         return self._checker.check(transaction, self._promised_bytes + transaction.size_bytes)
 
     def _answer_vote(self, transaction: ServerTransaction, checked: Checked) -> bool:
@@ -459,7 +465,7 @@ class Coordinator:
 
         The clients are cut off without an answer, which tells those who wait for one that they have to find out.
         """
-        self.refuse_votes("an earlier transaction could not be published: restart the server")
+        self._refusal = StorageClosedError("an earlier transaction could not be published: restart the server")
         for transaction in transactions:
             if transaction.phase not in ENDED:
                 self._end(transaction, Step.FAILED)

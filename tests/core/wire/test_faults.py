@@ -121,8 +121,9 @@ BUILTINS = (KeyError, TypeError, ValueError)
 def test_what_we_make_of_our_own_errors(error: Exception) -> None:
     made = from_wire(*over_the_wire(error))
     own = (
-        *(errors.AccessDeniedError, errors.StorageError, errors.UndoError),
-        # of a server that is without the one whose storage it serves on
+        *(errors.AccessDeniedError, errors.StorageError, errors.StorageClosedError, errors.StorageFullError),
+        *(errors.UndoError,),
+        # of a server that is without the one whose storage it serves on, or is about to go away itself
         *(errors.ClientDisconnected, errors.NotCommittedError, errors.CommitInDoubtError),
     )
     if class_of(error) in ZEO_KNOWS or class_of(error) in own:

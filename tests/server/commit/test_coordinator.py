@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from zeo_core.errors import (
+    ClientDisconnected,
     ConflictError,
     ReadConflictError,
     StorageClosedError,
@@ -456,9 +457,13 @@ async def test_a_stopping_server_grants_no_vote_but_finishes_what_is_voted(coord
     coordinator.refuse_votes("the server is stopping")
     assert coordinator.is_in_doubt(voted)
     assert not coordinator.is_in_doubt(late)
+    voted.begin(2, (B, ZERO_TID, b"two"))
+    voted.vote(2)
+    assert isinstance(await voted.answer(2), ClientDisconnected)
     late.begin(1, (B, ZERO_TID, b"two"))
     late.vote(1)
-    assert isinstance(await late.answer(1), StorageClosedError)
+    assert await late.gone() == "the server is stopping"
+    assert late.answers(1) == []
     assert not await coordinator.quiet(0.01)
     voted.finish(1)
     assert await coordinator.quiet(10)
@@ -479,19 +484,3 @@ async def test_status_counts(coordinator: Coordinator) -> None:
     assert {key: status[key] for key in expected} == expected
     assert status["last-transaction"] == tid.hex()
     assert isinstance(status["lock_time"], float)
-
-
-async def test_a_storage_that_cannot_be_packed_says_so() -> None:
-    """One that others have made need not be able to."""
-
-    class Foreign:
-        def __init__(self, storage: MappingStorage) -> None:
-            for name in (*dir(ServedStorage), "check_room"):
-                if not name.startswith("_"):
-                    setattr(self, name, getattr(storage, name))
-
-    foreign: Any = Foreign(MappingStorage())
-    coordinator = Coordinator(foreign, asyncio.get_running_loop())
-    with pytest.raises(StorageError, match="storage 1 cannot be packed"):
-        coordinator.packing.start(0.0, lambda _outcome: None)
-    await coordinator.close()
