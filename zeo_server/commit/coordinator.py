@@ -358,7 +358,7 @@ class Coordinator:
         elif transaction.resolves:
             transaction.move(Step.CONFLICT)
             self.timeouts.start(transaction)
-            _give(transaction, [conflict.as_map(self._committed_data(conflict)) for conflict in left])
+            transaction.give([conflict.as_map(self._committed_data(conflict)) for conflict in left])
         else:
             self._refuse(transaction, left[0].error())
         return transaction.phase not in ENDED
@@ -377,7 +377,7 @@ class Coordinator:
         self._promised_bytes += transaction.size_bytes
         self._settled.clear()
         self.timeouts.start(transaction)
-        _give(transaction, list(transaction.resolved))
+        transaction.give(list(transaction.resolved))
         if len(self._in_doubt) == 1:
             # Nobody else can finish before it but who votes from now on: the disk may begin while its client is told,
             # and not before that, since the writer's thread and the loop's cannot both run Python.
@@ -392,7 +392,7 @@ class Coordinator:
             self.counters.conflicts += 1
         self.counters.aborts += 1
         self._end(transaction, Step.REFUSE)
-        _give(transaction, error)
+        transaction.give(error)
 
     def _abort(self, transaction: ServerTransaction) -> None:
         self.counters.aborts += 1
@@ -449,7 +449,7 @@ class Coordinator:
             for transaction in outcome.keys:
                 self.counters.aborts += 1
                 self._end(transaction, Step.FAILED)
-                _give(transaction, outcome.error)
+                transaction.give(outcome.error)
         else:
             try:
                 self.counters.write_seconds.observe(outcome.seconds)
@@ -486,16 +486,9 @@ class Coordinator:
             self._end(transaction, Step.WRITTEN)
             if transaction.member in self._open:
                 transaction.member.send(info[0])
-                _give(transaction, tid)
+                transaction.give(tid)
 
         self.storage.publish(group, announce)
-
-
-def _give(transaction: ServerTransaction, outcome: object) -> None:
-    """Answer the call that waits; its callback is used once."""
-    answer, transaction.answer = transaction.answer, None
-    if answer is not None:
-        answer(outcome)
 
 
 def _no_transaction(txn_id: Hashable) -> StorageTransactionError:

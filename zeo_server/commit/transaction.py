@@ -140,6 +140,12 @@ class ServerTransaction:
         """Go to the phase after `step`; StorageTransactionError if the present one does not allow it."""
         self.phase = advance(self.phase, step)
 
+    def give(self, outcome: object) -> None:
+        """Answer the call that waits, if one does."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer(outcome)
+
     def store(self, oid: Oid, serial: Tid, data: bytes) -> None:
         """Stage an object; a second one of the same oid replaces the first (the last record of an oid wins)."""
         if not data:
