@@ -3,6 +3,7 @@
 #   make run         install into .venv and run the demonstration; its data stays in ./var
 #   make test        install with what the tests need, lint, check types, run every test that is quick
 #   make test-slow   soaks and crash runs that take minutes
+#   make test-node   examples/node, with packages from npm
 #   make lint        ruff, ruff format, mypy
 #   make bench       measure zeod and ZEO side by side
 #   make docs        build the documentation as a book, into docs/_build
@@ -13,13 +14,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: run test test-slow lint bench docs clean
+.PHONY: run test test-node test-slow lint bench docs clean
 
 run: $(VENV)/.installed
 	@$(BIN)/python examples/demo.py
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# Not part of `make test`, which needs nothing but Python.
+test-node: $(VENV)/.installed-test
+	@command -v npm >/dev/null || { echo "make test-node needs Node 18 or later, with npm" >&2; exit 1; }
+	cd examples/node && npm ci --no-audit --no-fund
+	$(BIN)/python -m pytest -q -m node
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow
