@@ -16,6 +16,7 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Member
 from zeo_server.histogram import SECONDS, Histogram
 from zeo_server.limits import DEFAULT_LIMITS, Limits
+from zeo_server.outgoing import Outgoing
 from zeo_server.peer import Peer
 from zeo_server.silence import Quiet, SilenceWatch
 from zeo_server.status import ClientStatus, ServerStatus, StorageStatus
@@ -62,6 +63,7 @@ class Service:
         """Who is connected, and from which TCP address."""
         self.turns = Histogram(SECONDS)
         """For how long the loop is busy with what one read of one client brought."""
+        self.outgoing = Outgoing(asyncio.get_running_loop())
         self._version = version("zeod")
         self._addresses: Counter[str] = Counter()
         self._silence = SilenceWatch(asyncio.get_running_loop(), self.connections, limits)

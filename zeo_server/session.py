@@ -62,6 +62,7 @@ class ServerSession(asyncio.Protocol):
         self.service = service
         self.counters = ClientCounters()
         self._took_a_turn = service.turns.observe
+        self._flush_soon = service.outgoing.add
         self._client_label = ""
         self._loop = loop
         self._wire = Session(Role.SERVER, limits.message_max_bytes, limits.registration_max_bytes)
@@ -178,7 +179,7 @@ class ServerSession(asyncio.Protocol):
         if not (self._receiving or self._flushing):
             # A group's publication has several messages for each client: one write for all, right after this callback.
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._flush_soon(self)
         self._out.append(frame)
         self._out_bytes += len(frame)
 
@@ -187,7 +188,7 @@ class ServerSession(asyncio.Protocol):
         if self._ended:
             return
         if not (self._receiving or self._flushing) and self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(PATIENCE_S, self._flush)
+            self._flush_timer = self._loop.call_later(PATIENCE_S, self.flush)
         self._out.append(frame)
         self._out_bytes += len(frame)
 
@@ -257,7 +258,7 @@ class ServerSession(asyncio.Protocol):
                 self._events = events
                 break
         self._receiving = False
-        self._flush()
+        self.flush()
         self._took_a_turn(perf_counter() - start_s)
         if self._events is not None and not self._ended:
             self._update_reading()
@@ -393,10 +394,11 @@ class ServerSession(asyncio.Protocol):
 
     def _must_wait(self) -> bool:
         """Write the replies so far; tell whether the peer takes no more of them at present."""
-        self._flush()
+        self.flush()
         return self._paused
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued."""
         self._flushing = False
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -424,7 +426,7 @@ class ServerSession(asyncio.Protocol):
             self._transport.abort()
 
     def _end(self, reason: str, level: int) -> None:
-        self._flush()
+        self.flush()
         if self._leave(reason, level):
             self._transport.close()
             self._loop.call_later(CLOSE_GRACE_S, self._transport.abort)
