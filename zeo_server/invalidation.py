@@ -107,7 +107,8 @@ class InvalidationLog:
 class Listener(Protocol):
     """Who can be told something: one connection.
 
-    `finishing` counts its transactions that are with the writer: it waits for their answers, which come soon.
+    `finishing` counts its transactions that are voted or with the writer: there will be an answer for it soon, that to
+    its finish.
     """
 
     finishing: int

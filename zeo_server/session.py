@@ -74,7 +74,7 @@ class ServerSession(asyncio.Protocol):
         self._flushing = False  # a callback that writes _out is on its way
         self._flush_timer: asyncio.TimerHandle | None = None
         self.finishing = 0
-        """How many transactions of this client are with the writer; the coordinator counts."""
+        """How many transactions of this client are voted or with the writer; the coordinator counts."""
         self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
         self._paused = False  # the peer does not read as fast as we write

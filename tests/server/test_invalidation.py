@@ -193,7 +193,7 @@ def test_what_is_too_old_or_not_of_this_storage_is_not_answered() -> None:
     assert changes_since(storage, pack_id(unpack_id(entry.tid) + 1), 0) is None
 
 
-def test_who_waits_for_the_writer_hears_it_with_the_answer() -> None:
+def test_who_has_voted_hears_it_with_the_answer_to_its_finish() -> None:
     audience: Audience[Ear] = Audience()
     idle, busy = Ear(), Ear()
     busy.finishing = 1

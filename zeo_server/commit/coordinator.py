@@ -138,9 +138,7 @@ class Coordinator:
 
     def store(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid, data: bytes) -> None:
         """Stage an object; StorageTransactionError if there is no such transaction."""
-        transaction = self._open[member].get(txn_id)
-        if transaction is None:
-            raise _no_transaction(txn_id)
+        transaction = self._find(member, txn_id)
         self.counters.stores += 1
         transaction.store(oid, serial, data)
 
@@ -221,7 +219,6 @@ class Coordinator:
         transaction.finish_s = perf_counter()
         transaction.answer = answer
         self.timeouts.stop(transaction)
-        member.finishing += 1
         self._writer.submit(transaction, transaction.prepared(), transaction.size_bytes)
 
     def abort(self, member: Member, txn_id: Hashable) -> None:
@@ -276,7 +273,7 @@ class Coordinator:
     def _find(self, member: Member, txn_id: Hashable) -> ServerTransaction:
         transaction = self._open[member].get(txn_id)
         if transaction is None:
-            raise _no_transaction(txn_id)
+            raise StorageTransactionError(f"no transaction {txn_id!r} is open on this connection")
         return transaction
 
     def _check(self, transaction: ServerTransaction) -> Checked:
@@ -375,6 +372,7 @@ class Coordinator:
         transaction.move(Step.GRANT)
         self._in_doubt.add(transaction)
         self._promised_bytes += transaction.size_bytes
+        transaction.member.finishing += 1
         self._settled.clear()
         self.timeouts.start(transaction)
         transaction.give(list(transaction.resolved))
@@ -401,9 +399,7 @@ class Coordinator:
 
     def _end(self, transaction: ServerTransaction, step: Step) -> None:
         """Move a transaction to its end and forget it, but for its locks."""
-        if transaction in self._in_doubt:
-            self._in_doubt.remove(transaction)
-            self._promised_bytes -= transaction.size_bytes
+        self._settle(transaction)
         transaction.move(step)
         transaction.drop()
         self.uploads.end_of(transaction)
@@ -414,6 +410,12 @@ class Coordinator:
             del mine[transaction.id]
         if not self._in_doubt:
             self._settled.set()
+
+    def _settle(self, transaction: ServerTransaction) -> None:
+        if transaction in self._in_doubt:
+            self._in_doubt.remove(transaction)
+            self._promised_bytes -= transaction.size_bytes
+            transaction.member.finishing -= 1
 
     def _release(self, ended: Iterable[ServerTransaction]) -> None:
         """Free the locks of transactions that ended, and grant or refuse those who waited for them.
@@ -444,7 +446,7 @@ class Coordinator:
 
     def _written(self, outcome: Outcome[ServerTransaction]) -> None:
         for transaction in outcome.keys:
-            transaction.member.finishing -= 1
+            self._settle(transaction)  # all of them before any is answered: what the others are told leaves with that
         if outcome.group is None:
             for transaction in outcome.keys:
                 self.counters.aborts += 1
@@ -489,7 +491,3 @@ class Coordinator:
                 transaction.give(tid)
 
         self.storage.publish(group, announce)
-
-
-def _no_transaction(txn_id: Hashable) -> StorageTransactionError:
-    return StorageTransactionError(f"no transaction {txn_id!r} is open on this connection")

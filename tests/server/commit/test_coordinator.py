@@ -250,6 +250,19 @@ async def test_one_who_votes_and_sleeps_delays_only_those_who_want_its_objects(c
     assert await rival.answer(1) == []
 
 
+async def test_a_client_is_known_to_be_in_doubt_from_its_vote_on(gated: tuple[Coordinator, Gated]) -> None:
+    coordinator, storage = gated
+    client = Recorder(coordinator)
+    client.begin(1, (A, ZERO_TID, b"x"))
+    assert client.finishing == 0
+    client.vote(1)
+    client.finish(1)
+    assert client.finishing == 1
+    storage.gate.set()
+    await client.answer(1, 2)
+    assert client.finishing == 0
+
+
 async def test_who_waited_gets_the_conflict_once_the_winner_is_published(coordinator: Coordinator) -> None:
     winner, loser = Recorder(coordinator), Recorder(coordinator)
     winner.begin(1, (A, ZERO_TID, b"one"))
