@@ -8,6 +8,7 @@ bit clear that is enough from 1900 to 5908.
 
 import math
 import time
+from functools import lru_cache
 from typing import TypeAlias
 
 from persistent.timestamp import TimeStamp
@@ -45,6 +46,7 @@ MAX_TID: Tid = b"\x7f" + b"\xff" * 7
 _FIRST_TIME_S = -2_208_988_800.0  # ZERO_TID: 1900-01-01
 _END_TIME_S = 124_299_454_080.0  # the minute after MAX_TID's: 5908-11-23 02:08
 _LAST_SECOND = math.nextafter(60.0, 0.0)
+_SECOND_UNIT = 60 / 2**32
 
 
 def pack_id(number: int) -> bytes:
@@ -86,9 +88,15 @@ def tid_from_time(seconds: float) -> Tid:
     if not _FIRST_TIME_S <= seconds < _END_TIME_S:  # also for a NaN
         raise ValueError(f"{seconds} seconds since 1970 is no time between 1900 and 5908, so that no tid can hold it")
     # A tiny negative number modulo 60 is rounded up to 60, which TimeStamp would take for 0.
-    stamp = TimeStamp(*time.gmtime(seconds)[:5], min(seconds % 60, _LAST_SECOND))
-    raw: bytes = stamp.raw()
-    return raw
+    second = min(seconds % 60, _LAST_SECOND)
+    return _minute_of(seconds // 60) + int(second / _SECOND_UNIT).to_bytes(4, "big")
+
+
+@lru_cache(maxsize=1)  # the clock's: a commit asks for a tid, and many commits have the same minute
+def _minute_of(minutes: float) -> bytes:
+    """Return the first half of the tids of a minute, counted since the Unix epoch."""
+    raw: bytes = TimeStamp(*time.gmtime(minutes * 60)[:5]).raw()
+    return raw[:4]
 
 
 def tid_to_time(tid: Tid) -> float:

@@ -92,10 +92,13 @@ class Method:
     role: ClientRole
     doc: str
     _checks: tuple[Check, ...] = field(init=False, repr=False)
+    _least: int = field(init=False, repr=False)
     _plain: tuple[tuple[int, tuple[object, ...]], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_checks", tuple(argument.check for argument in self.arguments))
+        least = next((at for at, argument in enumerate(self.arguments) if argument.optional), len(self.arguments))
+        object.__setattr__(self, "_least", least)
         plain = ((at, argument.plain) for at, argument in enumerate(self.arguments) if argument.plain is not None)
         object.__setattr__(self, "_plain", tuple(plain))
 
@@ -111,11 +114,12 @@ class Method:
 
     def fault(self, args: object) -> str | None:
         """Return what is wrong with `args`, None if they fit."""
-        if type(args) is not tuple or len(args) > len(self.arguments):
-            return f"{self.name} takes up to {len(self.arguments)} arguments"
-        if len(args) < len(self.arguments) and not self.arguments[len(args)].optional:
+        checks = self._checks
+        if type(args) is not tuple or len(args) > len(checks):
+            return f"{self.name} takes up to {len(checks)} arguments"
+        if len(args) < self._least:
             return f"{self.name} lacks the argument {self.arguments[len(args)].name}"
-        for check, value in zip(self._checks, args):  # noqa: B905 - shorter when optional arguments are left out
+        for check, value in zip(checks, args):  # noqa: B905 - shorter when optional arguments are left out
             if not check(value):
                 return self._misfit(args)
         return None

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 from zeo_core.errors import LocalProtocolError, RemoteProtocolError
-from zeo_core.wire.codec import ERROR_FLAG, KEEP_ALIVE_ID, REPLY, Encoder, Message, decode, decode_call
+from zeo_core.wire.codec import ERROR_FLAG, KEEP_ALIVE_ID, REPLY, Encoder, decode, decode_call
 from zeo_core.wire.frames import FrameDecoder, encode_frame
 from zeo_core.wire.methods import CLIENT_CALLS, SERVER_PUSHES
 
@@ -162,6 +162,7 @@ class Session:
         self._frames = FrameDecoder(GREETING_MAX_BYTES)
         self._encoder = Encoder()
         self._register_id: int | None = None
+        self._is_client = role is Role.CLIENT
         self._decode = decode_call if role is _SERVER else decode
         self._known = CLIENT_CALLS if role is _SERVER else SERVER_PUSHES
         self._callable = SERVER_PUSHES if role is _SERVER else CLIENT_CALLS
@@ -190,12 +191,12 @@ class Session:
     def _event(self, payload: bytes | bytearray) -> Event:
         if self.state is _GREETING:
             return self._greeted(payload)
-        message = self._decode(payload)
-        if message.method == REPLY:
-            return self._reply(message)
-        if message.message_id == KEEP_ALIVE_ID:
+        message_id, flag, name, body = self._decode(payload)
+        if name == REPLY:
+            return self._reply(message_id, flag, body)
+        if message_id == KEEP_ALIVE_ID:
             return KeepAlive()
-        return self._request(message)
+        return self._request(message_id, flag, name, body)
 
     def _greeted(self, payload: bytes | bytearray) -> Event:
         if payload == PROTOCOL:
@@ -206,8 +207,7 @@ class Session:
             return StatusRequested()
         raise RemoteProtocolError(f"a greeting of {bytes(payload[:16])!r} instead of {PROTOCOL!r}")
 
-    def _request(self, message: Message) -> Request:
-        message_id, flag, name, args = message
+    def _request(self, message_id: object, flag: int, name: str, args: Any) -> Request:
         method = self._known.get(name)
         if method is None:
             raise RemoteProtocolError(f"an unknown method {name[:64]!r}")
@@ -216,7 +216,7 @@ class Session:
             raise RemoteProtocolError(fault)
         if self.state is not _READY or name == "register":
             self._check_order(name)
-        if not flag and self.role is Role.CLIENT:
+        if not flag and self._is_client:
             raise RemoteProtocolError(f"{name} wants a reply, where only one-way calls are expected")
         return Request(message_id, name, args, bool(flag))
 
@@ -225,19 +225,18 @@ class Session:
         if self.role is Role.CLIENT or self.state is _READY or method != "register":
             raise RemoteProtocolError(f"{method} while {self.state.value}")
 
-    def _reply(self, message: Message) -> Event:
-        if self.role is _SERVER:
+    def _reply(self, message_id: object, flag: int, body: Any) -> Event:
+        if not self._is_client:
             raise RemoteProtocolError("a reply, where only calls are expected")
-        if type(message.message_id) is not int:  # not True or 1.0 either, which would equal the id of a call
+        if type(message_id) is not int:  # not True or 1.0 either, which would equal the id of a call
             raise RemoteProtocolError("a reply to what is no id of a call")
-        if message.flag != ERROR_FLAG:
-            if self.state is _UNREGISTERED and message.message_id == self._register_id:
+        if flag != ERROR_FLAG:
+            if self.state is _UNREGISTERED and message_id == self._register_id:
                 self._move(Registered)
-            return Reply(message.message_id, message.body)
-        body = message.body
+            return Reply(message_id, body)
         if type(body) is not tuple or len(body) != 2 or not isinstance(body[0], str):
             raise RemoteProtocolError("an error reply that is no pair of class name and arguments")
-        return ErrorReply(message.message_id, body[0], body[1])
+        return ErrorReply(message_id, body[0], body[1])
 
     def missing_bytes(self) -> int:
         """Return how many bytes the message that has begun to arrive still lacks: a hint for the next read."""
