@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["effective_options"]
+__all__ = ["effective_options", "note_obsolete"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,3 +26,10 @@ def effective_options(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if without_effect:
         logger.warning("%s: %s: no effect", where, ", ".join(name.replace("_", "-") for name in without_effect))
     return {name: value for name, value in given.items() if takes_all or name in names}
+
+
+def note_obsolete(name: str, **options: object) -> None:
+    """Say in the log, for who debugs, which options of ZEO's client were given to the storage `name` for nothing."""
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        logger.debug("%s: %s: no effect", name, ", ".join(given))

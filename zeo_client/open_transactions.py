@@ -57,7 +57,11 @@ class OpenTransactions:
         resolver: Resolver,
         sender: Sender,
     ) -> None:
-        """`channel` waits for a connection, up to a time; `last_tid` is the last transaction that is known here."""
+        """`last_tid` is the last transaction that is known here.
+
+        `channel` waits for a connection, up to a time, to a server that takes writes: what became of a commit, a
+        replica may not know yet.
+        """
         self._channel = channel
         self._last_tid = last_tid
         self._has = has
@@ -195,5 +199,6 @@ def _same_channel(staging: Staging) -> Channel:
     """Return the channel that the transaction began on: oids and checks of another one mean nothing (B14)."""
     channel = staging.generation
     if channel.lost is not None:
-        raise ClientDisconnected(str(channel.address), f"lost during the transaction: {channel.lost}")
+        reason = f"lost during the transaction: {channel.lost}"
+        raise ClientDisconnected(str(channel.address), reason, channel.lost_when)
     return channel

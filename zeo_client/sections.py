@@ -63,6 +63,7 @@ _CLIENT_OPTIONS = (
     "max_disconnect_poll",
     "wait",
     "wait_timeout",
+    "reconnect_timeout",
     "read_only",
     "read_only_fallback",
     "username",

@@ -1,41 +1,51 @@
 """ClientStorage: the storage contract over the wire, with a cache.
 
-What arrives is applied in the order of the stream by whichever thread reads it (`transport.channel`); so all changes of
-the cache and all invalidations happen in one order, and last_tid moves last (lessons B1, B4, B15).
+What arrives is applied in the order of the stream by whichever thread reads it: `transport.channel`, `zeo_client.feed`.
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ssl import SSLContext
 from typing import Any, Self, cast
 
 from zeo_client import replies
 from zeo_client.cache.opening import CACHE_BYTES, cache_path, open_cache
+from zeo_client.client_options import note_obsolete
+from zeo_client.feed import Feed
 from zeo_client.iteration import RemoteLog
+from zeo_client.oid_stock import OidStock
 from zeo_client.open_transactions import OpenTransactions
 from zeo_client.prefetch import prefetch, prefetch_many
 from zeo_client.read_ahead import ReadAhead
 from zeo_client.resolver import Resolver
 from zeo_client.staging import Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
-from zeo_client.transport.channel import Call, Channel, OnReply
-from zeo_client.transport.supervisor import Supervisor
+from zeo_client.transport.channel import Channel, OnReply
+from zeo_client.transport.pauses import BACKOFF, SEEKING
+from zeo_client.transport.supervisor import SecondBest, Supervisor
 from zeo_client.transport.tls import securing
 from zeo_client.undo_log import RemoteUndoLog
 from zeo_client.upstream import UpstreamLink
-from zeo_client.verification import ServerChanges
-from zeo_core.errors import ReadOnlyError, RemoteProtocolError, StorageError
-from zeo_core.ids import Oid, Tid, is_id, tid_repr
+from zeo_client.verification import ServerChanges, register
+from zeo_core.errors import (
+    ConfigurationError,
+    ReadOnlyError,
+    RemoteProtocolError,
+    StorageError,
+    StorageTransactionError,
+)
+from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.methods import BULK_LOADING
 from zeo_core.zodb import ZODBLog
 
-__all__ = ["OIDS_AT_ONCE", "ClientStorage"]
+__all__ = ["WAIT_TIMEOUT_S", "ClientStorage"]
 
-OIDS_AT_ONCE = 100
+WAIT_TIMEOUT_S = 30.0
+"""ZEO's default."""
 
 
 class ClientStorage(ZODBLog):
@@ -44,7 +54,11 @@ class ClientStorage(ZODBLog):
     `storage` names one of the server's storages. The constructor waits up to `wait_timeout` seconds for the server
     (ClientDisconnected; ValueError if it has no such storage), unless `wait` is false. A call that comes while the
     server is away waits up to `reconnect_timeout` seconds, counted from when it was lost, then raises
-    ClientDisconnected; a call that is under way when the connection breaks raises it at once.
+    ClientDisconnected; a call that is under way when the connection breaks raises it at once. Between attempts there
+    are `min_disconnect_poll` up to `max_disconnect_poll` seconds.
+
+    Of several servers, the first that serves is used. With `read_only_fallback` one that takes no writes will do until
+    another one does, which is looked for all the time (docs/howto/failover.md); with `read_only`, any.
 
     `cache_size` is the size of the cache in bytes. With `cache`, a path, or with `client`, a name for a cache in the
     directory `var`, it is the size of a disk cache that all processes of this host share which name the same one; over
@@ -60,6 +74,8 @@ class ClientStorage(ZODBLog):
     With `ssl`, connections are under TLS; if it checks names, for `ssl_server_hostname`, or else the address's host.
 
     Any number of threads may use it; their calls are under way together, and so are their transactions.
+
+    The arguments from `disconnect_poll` on are ZEO's, and have no effect, nor do they have one there.
     """
 
     def __new__(cls, *_arguments: object, blob_dir: object = None, **_options: object) -> Self:
@@ -83,10 +99,13 @@ class ClientStorage(ZODBLog):
         var: str | os.PathLike[str] | None = None,
         name: str = "",
         wait: bool = True,
-        wait_timeout: float = 30.0,
+        wait_timeout: float | None = None,
         reconnect_timeout: float = 5.0,
+        min_disconnect_poll: float | None = None,
+        max_disconnect_poll: float | None = None,
         read_only: bool = False,
-        client_label: str = "",
+        read_only_fallback: bool = False,
+        client_label: str | None = None,
         server_sync: bool = False,
         blob_dir: str | os.PathLike[str] | None = None,
         shared_blob_dir: bool = False,
@@ -94,37 +113,68 @@ class ClientStorage(ZODBLog):
         blob_cache_size_check: int = 10,
         ssl: SSLContext | None = None,
         ssl_server_hostname: str | None = None,
+        disconnect_poll: object = None,
+        drop_cache_rather_verify: object = None,
+        credentials: object = None,
+        username: object = None,
+        password: object = None,
+        realm: object = None,
     ) -> None:
+        if read_only and read_only_fallback:
+            raise ConfigurationError("read_only and read_only_fallback: the one wants no writes, the other does")
         addresses = parse_addresses(addr)
         self._storage = storage
         self._name = name or f"{addresses[0]}/{storage}"
         self._read_only = read_only
-        self._client_label = client_label
+        self._client_label = client_label or ""
         self._server_sync = server_sync
-        self._sink: InvalidationSink | None = None
         self._info: dict[str, Any] = {}
         self._verifying: list[tuple[Tid, Sequence[Oid]]] | None = None
-        self._lock = threading.Lock()  # over the oids in stock
-        self._oids: list[Oid] = []
-        self._oids_generation: Channel | None = None
-        secure = securing(ssl, ssl_server_hostname)
+        note_obsolete(
+            self._name,
+            disconnect_poll=disconnect_poll,
+            drop_cache_rather_verify=drop_cache_rather_verify,
+            credentials=credentials,
+            username=username,
+            password=password,
+            realm=realm,
+        )
         identity = "/".join(map(str, [*addresses, storage]))
         self._cache = open_cache(cache_path(cache, client, var, storage), identity, cache_size, memory_cache_size)
-        self._supervisor = Supervisor(addresses, self._verify, self._pushed, reconnect_timeout, secure=secure)
+        self._feed = Feed(self._cache)
+        self._lost_states = self._feed.lost_states
+        self._supervisor = Supervisor(
+            addresses,
+            partial(self._verify, read_only=read_only),
+            self._pushed,
+            reconnect_timeout,
+            secure=securing(ssl, ssl_server_hostname),
+            second_best=SecondBest(partial(self._verify, read_only=True), self._probe) if read_only_fallback else None,
+            backoff=BACKOFF.within(min_disconnect_poll, max_disconnect_poll),
+            seeking=SEEKING.within(min_disconnect_poll, max_disconnect_poll),
+        )
         self._channel = self._supervisor.channel
-        self._read_ahead = ReadAhead(self._supervisor.current, self._brought, self._is_cached, self._cache.max_bytes)
+        self._oids = OidStock(self._channel)
+        self._read_ahead = ReadAhead(
+            self._supervisor.current, self._feed.brought, self._is_cached, self._cache.max_bytes
+        )
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self._remembered)
-        self._transactions = OpenTransactions(self._channel, self._cache.last_tid, self._has, self._resolver, self)
+        self._transactions = OpenTransactions(
+            self._supervisor.best_channel, self._cache.last_tid, self._has, self._resolver, self
+        )
         self._supervisor.start()
         if wait:
-            try:
-                self._supervisor.wait_ready(wait_timeout)
-            except BaseException:
-                self._supervisor.close()
-                self._cache.close()
-                raise
+            self._wait(WAIT_TIMEOUT_S if wait_timeout is None else wait_timeout)
+
+    def _wait(self, timeout_s: float) -> None:
+        try:
+            self._supervisor.wait_ready(timeout_s)
+        except BaseException:
+            self._supervisor.close()
+            self._cache.close()
+            raise
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -133,7 +183,7 @@ class ClientStorage(ZODBLog):
         return self._name
 
     def read_only(self) -> bool:
-        """Tell whether this client only reads; a read-only storage takes no other clients."""
+        """Tell whether this client only reads, as it was asked to, or since its server takes no writes."""
         return self._read_only
 
     def last_tid(self) -> Tid:
@@ -145,6 +195,8 @@ class ClientStorage(ZODBLog):
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the newest revision before `tid`, from the cache or the server."""
+        if self._lost_states:
+            self._lost_states.check(oid, tid)
         ahead = self._read_ahead
         revision = self._cache.load_before(oid, tid)
         if revision is not None:
@@ -156,7 +208,7 @@ class ClientStorage(ZODBLog):
             if revision is not None:
                 ahead.reached(oid, tid)
                 return revision
-        answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._loaded)
+        answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._feed.loaded)
         if answer is not None:
             ahead.loaded(oid, answer.data)
         return answer
@@ -168,11 +220,11 @@ class ClientStorage(ZODBLog):
         not know what that is.
         """
         if not self._has(BULK_LOADING):
-            prefetch(self._channel(), self._missing(oids, tid), tid, self._loaded)
+            prefetch(self._channel(), self._missing(oids, tid), tid, self._feed.loaded)
         elif depth:
-            prefetch_many(self._channel(), filter(is_id, oids), tid, self._brought, depth, max_bytes)
+            prefetch_many(self._channel(), filter(is_id, oids), tid, self._feed.brought, depth, max_bytes)
         else:
-            prefetch_many(self._channel(), self._missing(oids, tid), tid, self._brought)
+            prefetch_many(self._channel(), self._missing(oids, tid), tid, self._feed.brought)
 
     def _missing(self, oids: Iterable[Oid], tid: Tid) -> Iterator[Oid]:
         return (oid for oid in oids if is_id(oid) and not self._is_cached(oid, tid))
@@ -276,7 +328,11 @@ class ClientStorage(ZODBLog):
     def register_sink(self, sink: InvalidationSink) -> None:
         """Name the DB that hears of other clients' commits."""
         self._resolver.use(sink)
-        self._sink = sink
+        self._feed.sink = sink
+
+    def new_addr(self, addr: AddressLike | list[AddressLike]) -> None:
+        """Look for a server at other addresses from now on; the connection that there is stays as long as it lasts."""
+        self._supervisor.use_addresses(parse_addresses(addr))
 
     def upstream(self) -> UpstreamLink:
         """Return the way to the server, for a server that serves this storage on (zeo_core.upstream)."""
@@ -290,24 +346,16 @@ class ClientStorage(ZODBLog):
     # -- two-phase commit -----------------------------------------------------------------------------------------
 
     def new_oid(self) -> Oid:
-        """Return a fresh oid; they are fetched a hundred at a time and dropped when the connection changes (B25)."""
-        channel = self._channel()
-        with self._lock:
-            if self._oids and self._oids_generation is channel:
-                return self._oids.pop()
-        # Without the lock: a server that is slow to answer must not hold up who wants to begin or to abort.
-        fresh: list[Oid] = channel.call("new_oids", (OIDS_AT_ONCE,), replies.fresh_oids)
-        fresh.reverse()
-        with self._lock:
-            oid = fresh.pop()
-            self._oids = fresh + self._oids if self._oids_generation is channel else fresh
-            self._oids_generation = channel
-            return oid
+        """Return a fresh oid, which nobody else has or will be given."""
+        return self._oids.take()
 
     def tpc_begin(self, transaction: Any, tid: Tid | None = None, status: str | bytes = b" ") -> None:
         """Begin; transactions of several threads may be in progress at once."""
-        self._check_writable()
-        self._transactions.begin(transaction, self._channel(), tid, status)
+        if self._supervisor.current() is not None:
+            self._check_writable()
+        channel = self._channel()
+        self._check_writable()  # that of this connection
+        self._transactions.begin(transaction, channel, tid, status)
 
     def store(self, oid: Oid, serial: Tid, data: bytes, version: str, transaction: Any) -> None:
         """Add an object; conflicts are reported by tpc_vote."""
@@ -356,7 +404,7 @@ class ClientStorage(ZODBLog):
         """
 
         def finished(staging: Staging) -> OnReply:
-            return lambda call, tid: self._finished(staging, replies.tid(call, tid), announce)
+            return lambda call, tid: self._feed.finished(staging, replies.tid(call, tid), announce)
 
         return self._transactions.finish(transaction, finished, announce)
 
@@ -365,8 +413,11 @@ class ClientStorage(ZODBLog):
         self._transactions.abort(transaction)
 
     def _staging(self, transaction: Any) -> Staging:
-        self._check_writable()
-        return self._transactions.staging(transaction)
+        try:
+            return self._transactions.staging(transaction)
+        except StorageTransactionError:
+            self._check_writable()
+            raise
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -378,38 +429,6 @@ class ClientStorage(ZODBLog):
 
     # -- what arrives; in the reader's thread, in the order of the stream --------------------------------------------
 
-    def _loaded(self, call: Call, answer: Any) -> Revision | None:
-        revision = replies.revision(call, answer)
-        return None if revision is None else self._take_in(call, call.args[0], revision)
-
-    def _brought(self, call: Call, answer: Any) -> replies.Brought:
-        brought = replies.many(call, answer)
-        for oid, revision in brought.found:
-            self._take_in(call, oid, revision)
-        return brought
-
-    def _take_in(self, call: Call, oid: Oid, revision: Revision) -> Revision:
-        if revision.end_tid is None and call.superseded:
-            # Belt and braces (B2): an invalidation that passed this load ends what the reply calls current.
-            later = [tid for tid, oids in call.superseded if tid > revision.tid and oid in oids]
-            revision = revision._replace(end_tid=min(later, default=None))
-        if revision.tid <= self._cache.last_tid():
-            self._cache.store(oid, revision)
-        return revision
-
-    def _finished(self, staging: Staging, tid: Tid, announce: Callable[[Tid], None] | None) -> Tid:
-        self._check_next(tid)
-        changed = staging.changed()
-        self._supersede(staging.generation, tid, changed)
-        self._cache.invalidate(tid, changed)
-        for oid, write in staging.writes.items():
-            if write.data is not None and oid not in staging.resolved:
-                self._cache.store(oid, Revision(write.data, tid, None))
-        if announce is not None:
-            announce(tid)
-        self._cache.advance(tid)
-        return tid
-
     def _pushed(self, channel: Channel, method: str, args: tuple[Any, ...]) -> None:
         if method == "info":
             self._update_info(args[0] or {})
@@ -418,7 +437,7 @@ class ClientStorage(ZODBLog):
         elif self._verifying is not None:
             self._verifying.append((args[0], args[1]))
         else:
-            self._invalidated(channel, *args)
+            self._feed.invalidated(channel, *args)
 
     def _update_info(self, changes: Any) -> None:
         fault = replies.info_fault(changes)
@@ -426,42 +445,28 @@ class ClientStorage(ZODBLog):
             raise RemoteProtocolError(f"the server pushed info that is {fault}")
         self._info.update(changes)
 
-    def _invalidated(self, channel: Channel, tid: Tid, oids: Sequence[Oid]) -> None:
-        self._check_next(tid)
-        self._supersede(channel, tid, oids)
-        self._cache.invalidate(tid, oids)
-        if self._sink is not None:
-            self._sink.invalidate(tid, oids)
-        self._cache.advance(tid)
-
-    def _check_next(self, tid: Tid) -> None:
-        if tid <= self._cache.last_tid():
-            known = tid_repr(self._cache.last_tid())
-            raise RemoteProtocolError(f"transaction {tid_repr(tid)} was announced after {known}")
-
-    def _supersede(self, channel: Channel, tid: Tid, oids: Any) -> None:
-        """Mark the loads under way of objects that `tid` changed; a load_many may bring any object."""
-        for call in channel.pending_calls():
-            if call.method == "load_many" or (call.method == "loadBefore" and call.args[0] in oids):
-                call.superseded += ((tid, oids),)
-
     # -- a new connection -------------------------------------------------------------------------------------------
 
-    def _verify(self, channel: Channel) -> None:
+    def _verify(self, channel: Channel, *, read_only: bool) -> None:
         """Register, and bring the cache and the DB up to the server's last transaction; in the background thread.
 
         What is pushed meanwhile waits, and is applied if it is later than what the verification covers (B9, B10).
         """
         self._verifying = []
-        server_tid: Tid = channel.call("register", (self._storage, self._read_only), replies.last_tid)
+        known = self._cache.last_tid()
+        server_tid = register(channel, self._storage, known, read_only=read_only)
         self._info = channel.call("get_info", (), replies.info)
         if self._client_label:
             channel.send(encode_one_way("set_client_label", (self._client_label,)))
+        self._lost_states.add(server_tid, known)
         server_tid = self._cache.catch_up(server_tid, ServerChanges(channel, server_tid, self._name))
-        if self._sink is not None:
-            self._sink.invalidateCache()
-        self._cache.advance(server_tid)
+        self._read_only = read_only
+        self._feed.reset(server_tid)
         waiting, self._verifying = self._verifying, None
         for tid, oids in waiting:
             if tid > server_tid:
-                self._invalidated(channel, tid, oids)
+                self._feed.invalidated(channel, tid, oids)
+
+    def _probe(self, channel: Channel) -> None:
+        """Ask a server whether it takes writes; ReadOnlyError if not."""
+        register(channel, self._storage, ZERO_TID, read_only=False)

@@ -1,6 +1,7 @@
 """Databases by URI: the schemes and query options of zodburi, and what of it is ours.
 
     zeo://host:port?storage=main&wait_timeout=5&connection_pool_size=10
+    zeo://host:port,other:port/main?read_only_fallback=1
     file:///var/db/Data.fs?blob_dir=/var/db/blobs&quota=10GB
     memory://name
     demo:(file:///var/db/Data.fs)/(memory://)#database_name=playground
@@ -96,8 +97,8 @@ _CLIENT_CONVERTERS: Final[_Converters] = {
     "client": str,
     "var": str,
     "debug": _flag,
-    "min_disconnect_poll": int,
-    "max_disconnect_poll": int,
+    "min_disconnect_poll": float,
+    "max_disconnect_poll": float,
     "wait": _flag,
     "wait_for_server_on_startup": _flag,
     "wait_timeout": float,
@@ -220,7 +221,7 @@ def _client(uri: str) -> Place:
     if "wait_for_server_on_startup" in options:
         options.setdefault("wait", options.pop("wait_for_server_on_startup"))
     if url.netloc:
-        address: object = _host_and_port(url)
+        address: object = _host_and_port(url) if "," not in url.netloc else _several(url)
         options.setdefault("storage", unquote(url.path[1:]) or "1")
     elif url.path in ("", "/"):
         raise ValueError("it names neither a host nor a socket")
@@ -242,6 +243,10 @@ def _host_and_port(url: SplitResult) -> tuple[str, int]:
     if host is None:
         raise ValueError("it names no host")
     return host, DEFAULT_PORT if port is None else port
+
+
+def _several(url: SplitResult) -> list[tuple[str, int]]:
+    return [_host_and_port(urlsplit(f"//{place}")) for place in url.netloc.split(",")]
 
 
 def _demo(uri: str) -> Place:

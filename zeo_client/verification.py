@@ -5,11 +5,60 @@ from collections.abc import Sequence
 
 from zeo_client import replies
 from zeo_client.transport.channel import Channel
-from zeo_core.ids import Oid, Tid, tid_repr
+from zeo_core.errors import ClientDisconnected, ReadConflictError
+from zeo_core.ids import Oid, Tid, oid_repr, successor, tid_repr
 
-__all__ = ["ServerChanges"]
+__all__ = ["LostStates", "ServerChanges", "register"]
 
 logger = logging.getLogger(__name__)
+
+
+def register(channel: Channel, storage: str, known: Tid, *, read_only: bool) -> Tid:
+    """Register for a storage and return the server's last transaction; `known` is the last one that is known here.
+
+    ReadOnlyError if the server takes no writes, ValueError if it has no such storage. ClientDisconnected if it is a
+    reader's server and behind: a replica that is late will be there soon, and to read from it now would be to go back
+    in time. A writer's server that is behind was restored from a backup, or has taken over from one that is gone.
+    """
+    server_tid: Tid = channel.call("register", (storage, read_only), replies.last_tid)
+    if read_only and server_tid < known:
+        reason = f"its last transaction is {tid_repr(server_tid)}, behind {tid_repr(known)}, which is known here"
+        raise ClientDisconnected(str(channel.address), reason)
+    return server_tid
+
+
+class LostStates:
+    """States of the database that were read here and that no server has any more; most clients never see one.
+
+    The tids of what is committed afterwards are later ones, unless the server's clock is behind; see `reached`.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[Tid, Tid]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._spans)
+
+    def add(self, server_tid: Tid, known: Tid) -> None:
+        """Take note of a server's last transaction and the last one known here before."""
+        if server_tid < known:
+            self._spans.append((successor(server_tid), successor(known)))
+
+    def reached(self, tid: Tid) -> None:
+        """Take note of a new transaction: where its tid is that of a lost one, or before it, its state can be read."""
+        self._spans = [(first, last) for first, last in self._spans if last < successor(tid)]
+
+    def check(self, oid: Oid, tid: Tid) -> None:
+        """Refuse to load the state before `tid` for a transaction that has read one that is lost: ReadConflictError.
+
+        What the server has now would be mixed with what was read before.
+        """
+        if any(first < tid <= last for first, last in self._spans):
+            raise ReadConflictError(
+                f"object {oid_repr(oid)} cannot be read as of {tid_repr(tid)}: the server has gone back behind this"
+                " state of the database; begin a new transaction",
+                oid=oid,
+            )
 
 
 class ServerChanges:

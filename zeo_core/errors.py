@@ -333,18 +333,20 @@ class ReadConflictError(ConflictError):
 class ClientDisconnected(ZeodError, TransientError):
     """The server is away, or the connection was lost during the call: `address` and `reason` say which and why.
 
-    A server that is about to go away answers with it, too.
+    `when` is the local time, as a text, at which it was lost; empty if it has never been there. A server
+    that is about to go away answers with it, too.
     """
 
     wire_name: ClassVar[str] = "ZEO.Exceptions.ClientDisconnected"  # of a server whose storage is another server's
     twin_name: ClassVar[str] = wire_name
 
-    def __init__(self, address: str = "", reason: str = "") -> None:
-        super().__init__(address, reason)
-        self.address, self.reason = address, reason
+    def __init__(self, address: str = "", reason: str = "", when: str = "") -> None:
+        super().__init__(address, reason, when)
+        self.address, self.reason, self.when = address, reason, when
 
     def __str__(self) -> str:
-        return f"disconnected from {self.address or 'the server'}" + (f": {self.reason}" if self.reason else "")
+        why = f": {self.reason}" if self.reason else ""
+        return f"disconnected from {self.address or 'the server'}{why}" + (f" (at {self.when})" if self.when else "")
 
 
 class NotCommittedError(ClientDisconnected):

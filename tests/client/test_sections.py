@@ -177,6 +177,27 @@ def test_a_connection_under_tls(start_zeod: StartZeod, tmp_path: Path, authority
         config.storageFromString(f"<zeoclient>\nserver {address}\n<ssl>\ncertificate /c\n</ssl>\n</zeoclient>")
 
 
+@pytest.mark.parametrize("section", ["zeoclient", "clientstorage"])
+def test_several_servers(start_zeod: StartZeod, section: str) -> None:
+    address = "{}:{}".format(*start_zeod("-f", "Data.fs").address)
+    text = f"server ./nothing.sock\nserver {address}\nread-only-fallback true\nreconnect-timeout 3"
+    storage = config.storageFromString(f"<{section}>\n{text}\n</{section}>")
+    assert isinstance(storage, ClientStorage)
+    assert not storage.read_only()
+    assert storage._supervisor._outage_s == 3
+    storage.close()
+
+
+def test_what_zeos_section_has_beyond_that(start_zeod: StartZeod, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "zeo_client.client_options")
+    address = "{}:{}".format(*start_zeod("-f", "Data.fs").address)
+    polls = "min-disconnect-poll 1\nmax-disconnect-poll 2"
+    obsolete = "drop-cache-rather-verify on\nusername u\npassword p\nrealm r"
+    config.storageFromString(f"<zeoclient>\nserver {address}\n{polls}\n{obsolete}\n</zeoclient>").close()
+    [record] = caplog.records
+    assert record.getMessage() == f"{address}/1: drop_cache_rather_verify, username, password, realm: no effect"
+
+
 @pytest.mark.parametrize(
     ("section", "keys", "directory"),
     [

@@ -7,6 +7,7 @@ import pytest
 from tests.client.peer import Background, Link, Peer, until
 from tests.client.storages import Ear, Open, away, reconnected
 from zeo_client.storage import ClientStorage
+from zeo_core.errors import ReadConflictError
 from zeo_core.ids import MAX_TID, pack_id, successor
 from zeo_core.wire.session import Request
 
@@ -177,3 +178,40 @@ def test_a_verification_of_wrong_shape_is_tried_again(
     assert len(peer.links) >= number + 2
     assert storage.last_tid() == second
     assert f"the reply to {method} is " in caplog.text
+
+
+def gone_back(peer: Peer, storage: ClientStorage) -> tuple[bytes, bytes]:
+    """Have a server come back without its last transaction; return the last one it has, and the lost one."""
+    first = peer.commit({A: b"1", B: b"1"})
+    lost = peer.commit({A: b"2", B: b"2"})
+    until(lambda: storage.last_tid() == lost)
+    away(peer, storage)
+    for revisions in peer.revisions.values():
+        revisions.pop()
+    peer.log.pop()
+    peer.last_tid = first
+    peer.start()
+    until(storage.is_connected)
+    return first, lost
+
+
+def test_a_transaction_that_read_what_is_lost_reads_nothing_else_beside_it(peer: Peer, storage: ClientStorage) -> None:
+    """Invariant 5: B as the server has it now was never together with A as it was read before."""
+    first, lost = gone_back(peer, storage)
+    with pytest.raises(ReadConflictError, match="gone back behind this state"):
+        storage.load_before(B, successor(lost))
+    assert storage.load_before(B, successor(first)) == (b"1", first, None)
+    peer.last_tid = successor(lost)
+    later = peer.commit({A: b"3"})
+    until(lambda: storage.last_tid() == later)
+    with pytest.raises(ReadConflictError):
+        storage.load_before(B, successor(lost))
+    assert storage.load_before(B, successor(later)) == (b"1", first, None)
+    assert storage.load_before(A, MAX_TID) == (b"3", later, None)
+
+
+def test_a_server_that_has_gone_back_may_use_the_tid_again(peer: Peer, storage: ClientStorage) -> None:
+    first, lost = gone_back(peer, storage)
+    assert peer.commit({A: b"other"}) == lost
+    until(lambda: storage.last_tid() == lost)
+    assert storage.load_before(B, successor(lost)) == (b"1", first, None)

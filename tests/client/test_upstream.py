@@ -69,11 +69,12 @@ def test_where_the_server_is_and_for_how_long_it_is_away(peer: Peer, storage: Cl
 
 
 def test_a_storage_as_a_configuration_says(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "zeo_client.client_options")
     storage = open_upstream([str(peer.address)], {"read_only": True, "name": "db", "username": "x", "wait": None})
     try:
         assert storage.name() == "db"
         assert storage.read_only()
-        assert "<zeoclient>: username: no effect" in caplog.text
+        assert "db: username: no effect" in caplog.text
     finally:
         storage.close()
 

@@ -85,6 +85,13 @@ def test_the_options_of_a_server(connected: Callable[[str], Called]) -> None:
     assert connected("zeo:///run/zeod%20.sock?storage=x&debug=1") == ("/run/zeod .sock", {"storage": "x"})
 
 
+def test_several_servers(connected: Callable[[str], Called]) -> None:
+    assert connected("zeo://db1:9000,db2,[::1]:9001/main?read_only_fallback=1&min_disconnect_poll=0.5") == (
+        [("db1", 9000), ("db2", 9672), ("::1", 9001)],
+        {"storage": "main", "read_only_fallback": True, "min_disconnect_poll": 0.5},
+    )
+
+
 def test_the_options_of_a_database() -> None:
     uri = (
         "memory://a?connection_pool_size=3&connection_cache_size_bytes=1MB&database_name=main&connection_pool_timeout=9"
@@ -190,6 +197,7 @@ def test_a_section_of_a_configuration_file(zconfig: str) -> None:
         ("file:///a?read_only=maybe", "read_only=maybe: neither true nor false"),
         ("file:///a?demostorage", "demostorage=: neither true nor false"),
         ("zeo://db1?wait_timeout=soon", "wait_timeout=soon"),
+        ("zeo://db1,:9000/main", "it names no host"),
         ("memory://?connection_pool_size=many", "connection_pool_size=many"),
         ("memory://?colour=blue", "no option 'colour'"),
         ("memory://?connection_colour=blue", "no option 'connection_colour'"),

@@ -52,6 +52,10 @@ EXAMPLES: list[tuple[Exception, str]] = [
     (errors.ClientDisconnected(), "disconnected from the server"),
     (errors.ClientDisconnected("db:9672", "timed out"), "disconnected from db:9672: timed out"),
     (
+        errors.ClientDisconnected("db:9672", "reset", "2026-11-22 13:27:06"),
+        "disconnected from db:9672: reset (at 2026-11-22 13:27:06)",
+    ),
+    (
         errors.NotCommittedError("db:9672", "reset"),
         "not committed: the connection to db:9672 was lost before the server wrote it: reset",
     ),

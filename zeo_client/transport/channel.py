@@ -20,6 +20,7 @@ import logging
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -85,13 +86,14 @@ class Call:
 
 
 class Channel:
-    """A connected, greeted session. `lost` is None, or why the connection ended; it never comes back."""
+    """A connected, greeted session. `lost` is None, or why it ended, `lost_when` is when; it never comes back."""
 
     def __init__(
         self, sock: socket.socket | TLSSocket, address: Address, on_push: OnPush, max_message_bytes: int
     ) -> None:
         self.address = address
         self.lost: str | None = None
+        self.lost_when = ""
         self._reason = ""
         self._sock = sock
         self._spin = Spin(sock)
@@ -257,6 +259,7 @@ class Channel:
         with self._sending:
             if self.lost is not None:
                 return
+            self.lost_when = time.strftime("%Y-%m-%d %H:%M:%S")
             self.lost = self._reason
             self._session.close()
             self._ended.set()
@@ -435,4 +438,4 @@ class Channel:
         self._pending.pop(message_id, None)
 
     def _disconnected(self) -> ClientDisconnected:
-        return ClientDisconnected(str(self.address), self.lost or "")
+        return ClientDisconnected(str(self.address), self.lost or "", self.lost_when)

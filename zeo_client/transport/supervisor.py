@@ -5,60 +5,57 @@
 
 Only a READY channel is given to callers (lesson B10: nothing is served before the cache is verified). How to verify is
 the storage's business: it is called with the new channel, in the background thread, before anybody else can use it.
+
+Of several servers, the first that serves is taken. A client that wants to write may do with one that does not let it,
+a second best: then a second thread looks for a better one (`transport.seeker`). Going over to it is nothing but losing
+the connection in good order and connecting again: one channel at a time feeds the cache, and each is verified.
 """
 
-import contextlib
 import logging
-import random
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 from zeo_client.transport.address import Address
+from zeo_client.transport.attendant import TICK_S
 from zeo_client.transport.channel import Channel, OnPush
-from zeo_client.transport.tls import TLSSocket
+from zeo_client.transport.dialling import CLOSED_HERE, Dialler, Secure
+from zeo_client.transport.pauses import BACKOFF, SEEKING, Pauses, shortened
+from zeo_client.transport.seeker import Seeker
 from zeo_core.errors import AccessDeniedError, ClientDisconnected, ReadOnlyError
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 
 __all__ = [
-    "BACKOFF_FIRST_S",
-    "BACKOFF_MAX_S",
-    "CLOSED_HERE",
     "CLOSE_TIMEOUT_S",
-    "DIAL_TIMEOUT_S",
-    "TCP_USER_TIMEOUT_MS",
+    "DRAIN_TIMEOUT_S",
     "TRANSITIONS",
     "LinkEvent",
     "LinkState",
-    "Secure",
+    "OnConnected",
+    "SecondBest",
     "Supervisor",
 ]
 
 logger = logging.getLogger(__name__)
 
-DIAL_TIMEOUT_S = 10.0
-"""How long a single step of connecting and verifying may take before the next address is tried."""
-
 CLOSE_TIMEOUT_S = 2.0
-"""How long `close` waits for the background thread, which may be in the middle of dialling; it ends by itself."""
+"""How long `close` waits for a background thread, which may be in the middle of dialling; it ends by itself."""
 
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.05, 1.0
-"""The pause between rounds of attempts doubles from the first to the second, shortened at random by up to a half so
-that the clients of a server that comes back do not arrive all at once. A call waits some seconds for a server that is
-restarted: a longer pause would use them up."""
+DRAIN_TIMEOUT_S = 2.0
+"""How long calls under way may take to end before a channel is given up for a better one."""
 
-CLOSED_HERE = "closed by this client"
-
-TCP_USER_TIMEOUT_MS = 60_000
-"""Sent data that stays unacknowledged this long means that the peer is gone (half-open connections)."""
+OnConnected = Callable[[Channel], None]
 
 
-Secure = Callable[[socket.socket, Address], TLSSocket]
-"""Shakes hands with the server at an address on a connected socket; OSError."""
+class SecondBest(NamedTuple):
+    """What to do with servers that refuse with ReadOnlyError: once no other serves, they are better than none."""
+
+    verify: OnConnected
+    """As the supervisor's `verify`, but asking for less."""
+    probe: OnConnected
+    """Asks for all again, on a channel that is used for nothing else; ReadOnlyError if the server still refuses."""
 
 
 class LinkState(Enum):
@@ -110,32 +107,43 @@ class Supervisor:
     def __init__(
         self,
         addresses: Sequence[Address],
-        verify: Callable[[Channel], None],
+        verify: OnConnected,
         on_push: OnPush,
         outage_s: float,
         max_message_bytes: int = MESSAGE_MAX_BYTES,
         secure: Secure | None = None,
+        second_best: SecondBest | None = None,
+        backoff: Pauses = BACKOFF,
+        seeking: Pauses = SEEKING,
     ) -> None:
-        """`secure` puts a new connection to an address under TLS."""
+        """`secure` puts a new connection to an address under TLS; `second_best` says what to do with who refuses."""
         self.state = LinkState.DISCONNECTED
         self._addresses = addresses
         self._verify = verify
-        self._on_push = on_push
         self._outage_s = outage_s
-        self._secure = secure
-        self._max_message_bytes = max_message_bytes
+        self._second_best = second_best
+        self._backoff = backoff
+        self._dialler = Dialler(on_push, max_message_bytes, secure)
         self._ready: Channel | None = None
-        self._end_waiting: Callable[[], object] = _nothing  # ends what the background thread waits for, see close
+        self._inferior: Channel | None = None  # the channel in use, if it is a second-best one
+        self._better: Address | None = None  # where the seeker found what was wanted
         self._changed = threading.Condition()
-        self._lost_at = time.monotonic()
+        self._lost_at, self._lost_when = time.monotonic(), ""
         self._address = ", ".join(map(str, addresses))
         self._reason = "not connected yet"
+        self._faults: dict[Address, str] = {}  # what was wrong with each, the last time that it was tried
         self._refusal: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"zeod link to {addresses[0]}", daemon=True)
+        self._seeker: Seeker | None = None
+        if second_best is not None:
+            dialler = Dialler(_unheard, max_message_bytes, secure)
+            self._seeker = Seeker(dialler, second_best.probe, self._next_round, self._go_over, seeking)
 
     def start(self) -> None:
         """Begin to connect, in the background."""
         self._thread.start()
+        if self._seeker is not None:
+            self._seeker.start()
 
     def channel(self) -> Channel:
         """Return the channel to call on; ClientDisconnected when there is none within the time of grace."""
@@ -143,6 +151,17 @@ class Supervisor:
         if channel is not None and channel.lost is None:
             return channel
         return self._await_ready()
+
+    def best_channel(self) -> Channel:
+        """Return a channel that is no second best; ClientDisconnected when there is none within that time from now."""
+        deadline = time.monotonic() + self._outage_s
+        with self._changed:
+            while (channel := self._ready) is None or channel is self._inferior or channel.lost is not None:
+                left = deadline - time.monotonic()
+                if self.state is LinkState.CLOSED or left <= 0:
+                    raise self._away(self._reason)
+                self._changed.wait(left)
+            return channel
 
     def current(self) -> Channel | None:
         """Return the channel that is in use now, None while there is none; it may be lost without being noticed yet."""
@@ -168,26 +187,34 @@ class Supervisor:
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise self._away(f"no connection within {timeout_s:g} s: {self._reason}")
 
+    def use_addresses(self, addresses: Sequence[Address]) -> None:
+        """Look for a server at these addresses from now on. The one that serves stays, also if it is none of them."""
+        with self._changed:
+            self._addresses = addresses
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End the link for good; waiting calls raise ClientDisconnected. Any thread may, at any moment, repeatedly."""
         with self._changed:
             self._step(LinkEvent.CLOSE, CLOSED_HERE)
-            end_waiting = self._end_waiting
-        end_waiting()
+        self._dialler.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_TIMEOUT_S)
+        if self._seeker is not None:
+            self._seeker.close(CLOSE_TIMEOUT_S)
 
     # -- the background thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        pause_s = BACKOFF_FIRST_S
+        pause_s = self._backoff.first_s
         while self.state is not LinkState.CLOSED:
-            channel = self._dial_round()
+            addresses = self._addresses
+            channel = self._dial_round(self._in_order(addresses))
             if channel is None:
-                self._sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter needs no secrecy
-                pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+                self._sleep(pause_s, addresses)
+                pause_s = self._backoff.longer(pause_s)
                 continue
-            pause_s = BACKOFF_FIRST_S
+            pause_s = self._backoff.first_s
             try:
                 channel.attend()
             except Exception:  # not foreseen; the link must come back all the same
@@ -195,41 +222,59 @@ class Supervisor:
                 channel.fail("cannot attend to the connection")
             self._drop(channel)
 
-    def _dial_round(self) -> Channel | None:
+    def _in_order(self, addresses: Sequence[Address]) -> list[Address]:
+        """Return the addresses in the order in which they are to be tried: first where the seeker was welcome."""
+        better, self._better = self._better, None
+        return sorted(addresses, key=lambda address: address != better)
+
+    def _dial_round(self, addresses: Sequence[Address]) -> Channel | None:
         """Try each address once; return a verified channel, made READY, or None."""
-        reasons: list[str] = []
-        refusals: list[Exception] = []
-        for address in self._addresses:
-            self._move(LinkEvent.DIAL, None)
-            if self.state is LinkState.CLOSED:
-                return None
-            try:
-                return self._dial(address)
-            except ClientDisconnected as error:
-                reasons.append(f"{address}: {error.reason}")
-            except OSError as error:
-                reasons.append(f"{address}: {error}")
-            except (ValueError, ReadOnlyError, AccessDeniedError) as error:
-                refusals.append(error)
-                reasons.append(f"{address}: {error}")
-            except Exception as error:
-                logger.exception("%s: cannot verify", address)
-                reasons.append(f"{address}: {type(error).__name__}: {error}")
-            self._move(LinkEvent.LOST, "; ".join(reasons))
-        if len(refusals) == len(self._addresses):
+        attempt = _Round(len(addresses) > 1)
+        for address in addresses:
+            channel = self._try(address, self._verify, attempt)
+            if channel is not None or self.state is LinkState.CLOSED:
+                return channel
+        if self._second_best is not None:
+            for address in attempt.read_only:
+                channel = self._try(address, self._second_best.verify, attempt)
+                if channel is not None:
+                    logger.warning("%s takes no writes; it is used until a server is found that does", address)
+                    return channel
+        if len(attempt.refusals) >= len(addresses):
             with self._changed:
-                self._refusal = refusals[0]
+                self._refusal = attempt.refusals[0]
                 self._changed.notify_all()
         return None
 
-    def _dial(self, address: Address) -> Channel:
-        sock = self._connect(address)
-        channel = Channel(sock, address, self._on_push, self._max_message_bytes)
+    def _try(self, address: Address, verify: OnConnected, attempt: "_Round") -> Channel | None:
+        """Try an address; note in `attempt` why not."""
+        self._move(LinkEvent.DIAL, None)
+        if self.state is LinkState.CLOSED:
+            return None
         try:
-            self._now_waits_for(partial(channel.fail, CLOSED_HERE))
-            channel.greet()
+            return self._dial(address, verify, attempt.several)
+        except ClientDisconnected as error:
+            reason = error.reason
+        except OSError as error:
+            reason = str(error)
+        except (ValueError, ReadOnlyError, AccessDeniedError) as error:
+            if isinstance(error, ReadOnlyError) and self._second_best is not None and verify is self._verify:
+                attempt.read_only.append(address)
+            else:
+                attempt.refusals.append(error)
+            reason = str(error)
+        except Exception as error:
+            logger.exception("%s: cannot verify", address)
+            reason = f"{type(error).__name__}: {error}"
+        self._faults[address] = f"{address}: {reason}"
+        self._move(LinkEvent.LOST, "; ".join(self._faults[each] for each in self._addresses if each in self._faults))
+        return None
+
+    def _dial(self, address: Address, verify: OnConnected, others_wait: bool) -> Channel:
+        channel = self._dialler.dial(address, others_wait=others_wait)
+        try:
             self._move(LinkEvent.GREETED, None)
-            self._verify(channel)
+            verify(channel)
             channel.set_timeout(None)
         except BaseException:
             channel.close()
@@ -237,46 +282,42 @@ class Supervisor:
         with self._changed:
             if self.state is not LinkState.CLOSED:
                 self._ready, self._refusal, self._address = channel, None, str(address)
+                self._inferior = None if verify is self._verify else channel  # the seeker begins to look
                 self._step(LinkEvent.VERIFIED, None)
         logger.info("connected to %s", address)
         return channel
 
-    def _connect(self, address: Address) -> socket.socket | TLSSocket:
-        """Return a connected socket of the first way to `address` that works; OSError of the last one."""
-        fault: OSError = OSError("the name has no address")
-        for family, where in _ways(address):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.settimeout(DIAL_TIMEOUT_S)
-                self._now_waits_for(partial(_shut, sock))
-                sock.connect(where)
-                if family != socket.AF_UNIX:
-                    _tune(sock)
-                connected = sock if self._secure is None else self._secure(sock, address)
-            except OSError as error:
-                sock.close()
-                fault = error
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return connected
-        raise fault
-
-    def _now_waits_for(self, end_waiting: Callable[[], object]) -> None:
-        """Tell `close` how to end what this thread is about to wait for; ClientDisconnected if it has come already."""
-        with self._changed:
-            if self.state is LinkState.CLOSED:
-                raise self._away(CLOSED_HERE)
-            self._end_waiting = end_waiting
-
     def _drop(self, channel: Channel) -> None:
         logger.info("disconnected from %s: %s", channel.address, channel.lost)
         with self._changed:
-            self._ready = None
-            self._lost_at = time.monotonic()
+            self._ready = self._inferior = None
+            self._faults = {}
+            self._lost_at, self._lost_when = time.monotonic(), channel.lost_when
             self._step(LinkEvent.LOST, f"{channel.lost}")
         channel.close()
+
+    # -- going over to a better server ----------------------------------------------------------------------------
+
+    def _next_round(self, pause_s: float) -> Sequence[Address]:
+        """Wait while there is nothing better to look for, and for a pause; return the addresses, none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.state is LinkState.CLOSED or self._inferior is not None)
+        self._sleep(pause_s, self._addresses)
+        return () if self.state is LinkState.CLOSED else self._addresses
+
+    def _go_over(self, better: Address) -> None:
+        """Give the channel up: new calls wait for the next one, those under way have some time to end on this one."""
+        with self._changed:
+            channel, self._inferior = self._inferior, None
+            if channel is None or self._ready is not channel:
+                return
+            self._ready, self._better = None, better
+            self._lost_at, self._reason = time.monotonic(), f"going over to {better}"
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while channel.pending_calls() and channel.lost is None and time.monotonic() < deadline:
+            time.sleep(TICK_S)
+        logger.info("going over from %s to %s, which takes writes", channel.address, better)
+        channel.fail(f"this client went over to {better}, which takes writes")
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -290,9 +331,12 @@ class Supervisor:
             self._reason = reason if reason is not None else self._reason
         self._changed.notify_all()
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, pause_s: float, tried: Sequence[Address]) -> None:
+        """Pause between two rounds; no longer once there are other addresses to try, or none any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self.state is LinkState.CLOSED, seconds)
+            self._changed.wait_for(
+                lambda: self.state is LinkState.CLOSED or self._addresses is not tried, shortened(pause_s)
+            )
 
     def _await_ready(self) -> Channel:
         with self._changed:
@@ -307,30 +351,17 @@ class Supervisor:
                 self._changed.wait(left)
 
     def _away(self, reason: str) -> ClientDisconnected:
-        return ClientDisconnected(", ".join(map(str, self._addresses)), reason)
+        return ClientDisconnected(", ".join(map(str, self._addresses)), reason, self._lost_when)
 
 
-def _nothing() -> None:
-    """End nothing: the background thread waits for nothing but the condition."""
+class _Round:
+    """What a round of attempts has found out so far."""
+
+    def __init__(self, several: bool) -> None:
+        self.several = several
+        self.refusals: list[Exception] = []
+        self.read_only: list[Address] = []
 
 
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _ways(address: Address) -> Iterator[tuple[int, Any]]:
-    """Walk the (family, socket address) pairs that an address stands for."""
-    if address.path:
-        yield socket.AF_UNIX, address.path
-        return
-    for family, _, _, _, where in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
-        yield family, where
-
-
-def _tune(sock: socket.socket) -> None:
-    """Send small messages at once; and show signs of life, so that a peer that vanished is noticed."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    with contextlib.suppress(OSError, AttributeError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+def _unheard(_channel: Channel, _method: str, _args: tuple[object, ...]) -> None:
+    """Take no notice: a server tells all clients that are registered what changes, those that only ask, too."""

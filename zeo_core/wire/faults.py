@@ -79,7 +79,7 @@ def from_wire(name: object, arguments: object) -> Exception:
         arguments = tuple(arguments.values())
     if not isinstance(arguments, list | tuple) or not all(isinstance(value, _Scalar) for value in arguments):
         return ServerError(str(name), arguments)
-    if cls in _TWO_TEXTS and not (len(arguments) == 2 and all(isinstance(value, str) for value in arguments)):
+    if cls in _TWO_TEXTS and not _texts_fit(cls, arguments):
         return ServerError(str(name), arguments)
     if cls is UndoError and not _undo_arguments_fit(arguments):
         return ServerError(str(name), arguments)
@@ -89,6 +89,11 @@ def from_wire(name: object, arguments: object) -> Exception:
         if not (len(arguments) == 1 and is_id(arguments[0])):
             return ServerError(str(name), arguments)
     return cls(*arguments)
+
+
+def _texts_fit(cls: type[Exception], arguments: Sequence[object]) -> bool:
+    most = 3 if issubclass(cls, ClientDisconnected) else 2  # with the time at which it was lost
+    return 2 <= len(arguments) <= most and all(isinstance(value, str) for value in arguments)
 
 
 def _undo_arguments_fit(arguments: Sequence[object]) -> bool:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from tests.client.peer import Background, Link, Peer, nothing_left_behind, until
-from zeo_client.transport import supervisor as module
+from zeo_client.transport import dialling
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel
-from zeo_client.transport.supervisor import DIAL_TIMEOUT_S, TRANSITIONS, LinkEvent, LinkState, Supervisor
+from zeo_client.transport.dialling import DIAL_TIMEOUT_S
+from zeo_client.transport.pauses import BACKOFF
+from zeo_client.transport.supervisor import TRANSITIONS, LinkEvent, LinkState, Supervisor
 from zeo_core.errors import ClientDisconnected, ReadOnlyError, RemoteProtocolError
 from zeo_core.wire.session import Request
 
@@ -184,7 +186,7 @@ def test_a_server_that_comes_later_is_found(tmp_path: Path, start: Start) -> Non
 
 def test_a_server_that_comes_late_is_found_soon(start: Start, tmp_path: Path) -> None:
     """However long it was away, the pauses must not grow past what a waiting call has."""
-    assert module.BACKOFF_MAX_S <= 1.0
+    assert BACKOFF.longest_s <= 1.0
 
 
 def test_the_first_of_several_servers_that_serves(peer: Peer, start: Start) -> None:
@@ -215,7 +217,7 @@ def test_a_server_that_cannot_be_used_is_passed_by(peer: Peer, start: Start, tmp
 
 
 def test_a_silent_server_is_passed_by(peer: Peer, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DIAL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", 0.1)
     with silent_server() as silent, full_backlog() as full:
         assert start(silent, full, peer.address).channel().address == peer.address
 
