@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import click
@@ -10,6 +10,7 @@ import click
 from zeo_core.ids import Oid, Tid, oid_repr, unpack_id
 from zeo_core.transaction import RecordedObject, RecordedTransaction, extension_map
 from zeo_server.cli.zeofs.present import FILE, count_of, human_size, parse_oid, parse_time, time_text
+from zeo_server.cli.zeofs.states import States, schema_options
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file.format import STATUS_PACKED
 from zeo_server.storages.file.graph import safe_class_name
@@ -26,11 +27,23 @@ __all__ = ["dump", "tail"]
 @click.option("--until", type=parse_time, metavar="TIME", help="End with the last transaction up to TIME.")
 @click.option("--oid", type=parse_oid, metavar="OID", help="Only records of this object, and their transactions.")
 @click.option("--records/--no-records", default=True, show_default=True, help="Show the transactions' records.")
+@click.option("--states", "with_states", is_flag=True, help="Show the states that are protobuf messages.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each transaction.")
-def dump(file: str, since: Tid | None, until: Tid | None, oid: Oid | None, records: bool, as_json: bool) -> None:
+@schema_options
+def dump(
+    file: str,
+    since: Tid | None,
+    until: Tid | None,
+    oid: Oid | None,
+    records: bool,
+    with_states: bool,
+    as_json: bool,
+    schemas: Sequence[str],
+    messages: Sequence[str],
+) -> None:
     r"""Show the transactions of FILE, oldest first, and what they wrote.
 
-    Works while a server has FILE open. No class is imported.
+    Works while a server has FILE open. No class is imported, but a module that --schema names is.
 
     Exit status: 0, or 2 if FILE cannot be read or is damaged.
 
@@ -38,11 +51,13 @@ def dump(file: str, since: Tid | None, until: Tid | None, oid: Oid | None, recor
     Example:
         zeofs dump --since 2026-01-31T12:00:00 Data.fs
         zeofs dump --json Data.fs | jq -r .description
+        zeofs dump --states --schema app.contacts Data.fs
     """
+    states = States(schemas, messages) if with_states or schemas or messages else None
     storage = FileStorage(file, read_only=True)
     try:
         for transaction in storage.transactions(since, until):
-            _show(transaction, records, as_json, oid)
+            _show(transaction, records, as_json, oid, states)
     finally:
         storage.close()
 
@@ -71,12 +86,14 @@ def tail(file: str, count: int, records: bool, as_json: bool) -> None:
             _show(transaction, records, as_json, None)
 
 
-def _show(transaction: RecordedTransaction, records: bool, as_json: bool, oid: Oid | None) -> None:
+def _show(
+    transaction: RecordedTransaction, records: bool, as_json: bool, oid: Oid | None, states: States | None = None
+) -> None:
     shown = [record for record in transaction.records if oid is None or record.oid == oid]
     if oid is not None and not shown:
         return
     if as_json:
-        click.echo(json.dumps(_fields(transaction, shown if records else None), default=_plain))
+        click.echo(json.dumps(_fields(transaction, shown if records else None, states), default=_plain))
         return
     metadata = transaction.metadata
     texts = [_text(metadata.user), _text(metadata.description).replace("\n", " / ")]
@@ -86,6 +103,8 @@ def _show(transaction: RecordedTransaction, records: bool, as_json: bool, oid: O
     click.echo("  ".join(text for text in (*what, *packed, *texts) if text))
     for record in shown if records else ():
         click.echo(_line(record))
+        for line in states.lines(record.data) if states else ():
+            click.echo(f"        {line}")
 
 
 def _line(record: RecordedObject) -> str:
@@ -97,7 +116,9 @@ def _line(record: RecordedObject) -> str:
     )
 
 
-def _fields(transaction: RecordedTransaction, records: Iterable[RecordedObject] | None) -> dict[str, object]:
+def _fields(
+    transaction: RecordedTransaction, records: Iterable[RecordedObject] | None, states: States | None
+) -> dict[str, object]:
     metadata = transaction.metadata
     fields: dict[str, object] = {
         "tid": f"0x{unpack_id(transaction.tid):016x}",
@@ -114,6 +135,7 @@ def _fields(transaction: RecordedTransaction, records: Iterable[RecordedObject] 
                 "class": None if record.data is None else safe_class_name(record.data),
                 "size": None if record.data is None else len(record.data),
                 "repeats": None if record.data_tid is None else f"0x{unpack_id(record.data_tid):016x}",
+                **({"state": states.fields(record.data)} if states else {}),
             }
             for record in records
         ]

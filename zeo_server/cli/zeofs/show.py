@@ -1,6 +1,7 @@
 """`zeofs show`: one object, without importing its class."""
 
 import json
+from collections.abc import Sequence
 
 import click
 
@@ -9,6 +10,7 @@ from zeo_core.ids import MAX_TID, Oid, Tid, oid_repr, successor, unpack_id
 from zeo_core.record import references
 from zeo_core.transaction import HistoryEntry
 from zeo_server.cli.zeofs.present import FILE, count_of, human_size, parse_oid, parse_time, time_text
+from zeo_server.cli.zeofs.states import States, schema_options
 from zeo_server.storages.file import FileStorage
 from zeo_server.storages.file.graph import safe_class_name
 
@@ -21,20 +23,32 @@ __all__ = ["show"]
 @click.option("--at", type=parse_time, metavar="TIME", help="Show the object as it was at TIME.")
 @click.option("--history", type=click.IntRange(min=1), default=10, show_default=True, help="Revisions to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(file: str, oid: Oid, at: Tid | None, history: int, as_json: bool) -> None:
-    r"""Show the object OID of FILE: its class, size, references and history.
+@schema_options
+def show(
+    file: str,
+    oid: Oid,
+    at: Tid | None,
+    history: int,
+    as_json: bool,
+    schemas: Sequence[str],
+    messages: Sequence[str],
+) -> None:
+    r"""Show the object OID of FILE: its class, size, references, history, and a state that is a protobuf message.
 
-    Works while a server has FILE open. No class is imported, so that this shows objects whose class is gone.
+    Works while a server has FILE open. No class is imported, so that this shows objects whose class is gone; but a
+    module that --schema names is.
 
     Exit status: 0, or 2 if there is no such object or FILE cannot be read.
 
     \b
     Example:
         zeofs show Data.fs 0x2a
+        zeofs show --schema contacts.desc --message app.contacts.Contact=contacts.ContactPB Data.fs 0x2a
     """
+    states = States(schemas, messages)
     storage = FileStorage(file, read_only=True)
     try:
-        shown = _Object(storage, oid, at, history)
+        shown = _Object(storage, oid, at, history, states)
     finally:
         storage.close()
     if as_json:
@@ -46,7 +60,8 @@ def show(file: str, oid: Oid, at: Tid | None, history: int, as_json: bool) -> No
 class _Object:
     """What is shown of one object."""
 
-    def __init__(self, storage: FileStorage, oid: Oid, at: Tid | None, history: int) -> None:
+    def __init__(self, storage: FileStorage, oid: Oid, at: Tid | None, history: int, states: States) -> None:
+        self._states = states
         self.oid = oid
         self.history = storage.revisions(oid, history)
         self.data: bytes | None = None
@@ -75,6 +90,7 @@ class _Object:
             "size": None if self.data is None else len(self.data),
             "tid": None if self.tid is None else f"0x{unpack_id(self.tid):016x}",
             "fault": self.fault or None,
+            "state": self._states.fields(self.data),
             "references": [{"oid": oid_repr(target), "class": name} for target, name in self.targets.items()],
             "history": [_entry_fields(entry) for entry in self.history],
         }
@@ -91,6 +107,8 @@ class _Object:
         click.echo(count_of(len(self.targets), "reference"))
         for target, name in self.targets.items():
             click.echo(f"    {oid_repr(target):>12}  {name}")
+        for line in self._states.lines(self.data):
+            click.echo(line)
         click.echo(count_of(len(self.history), "revision") + ", newest first")
         for entry in self.history:
             texts = [_text(entry.metadata.user), _text(entry.metadata.description)]
