@@ -5,6 +5,7 @@ the base of the resolution is what is committed (lesson B22).
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Checker:
             return Checked(transaction.error)
         current_tid = self._storage.current_tid
         try:
-            transaction.check_restorable(self._storage.last_tid())
+            transaction.check_restorable(self._storage.last_tid(), time.time())
             conflicts = _conflicts_of(transaction, current_tid, self._last_usable_oid())
         except (ZeodError, OSError) as error:  # mostly a client's mistake; the session's log has it
             return Checked(error)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zeo_core.commit_marker import marked
 from zeo_core.errors import ConflictError, RecordFormatError, StorageError
-from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_repr
+from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, oid_repr, tid_from_time, tid_repr
 from zeo_core.record import class_name
 from zeo_core.storage import BlobStage
 from zeo_core.transaction import (
@@ -24,6 +24,7 @@ from zeo_server.limits import DEFAULT_LIMITS, Limits
 __all__ = [
     "METADATA_MAX_BYTES",
     "OBJECT_OVERHEAD_BYTES",
+    "RESTORED_AHEAD_MAX_S",
     "Answer",
     "BlobSource",
     "Conflict",
@@ -40,6 +41,10 @@ METADATA_MAX_BYTES = 65535
 
 OBJECT_OVERHEAD_BYTES = 200
 """What a staged object takes beside its data: without it, a million empty objects would count as nothing."""
+
+RESTORED_AHEAD_MAX_S = 24 * 3600
+"""How far ahead of the clock a restored transaction may be. Tids only grow: with the very last one there would be no
+more commits, and with a distant one all that follow bear its time. Clocks of other machines err by less than this."""
 
 _NO_METADATA = TransactionMetadata()
 
@@ -190,10 +195,17 @@ class ServerTransaction:
             raise StorageError(f"status {status!r} is not that of a finished transaction")
         self.tid, self.status = tid, status.encode("ascii")
 
-    def check_restorable(self, last_tid: Tid) -> None:
-        """Raise StorageError if the tid asked for is not later than `last_tid` (lesson B24)."""
-        if self.tid is not None and not last_tid < self.tid < MAX_TID:
+    def check_restorable(self, last_tid: Tid, now_s: float) -> None:
+        """Raise StorageError if the tid asked for is not later than `last_tid`, or far in the future (lesson B24)."""
+        if self.tid is None:
+            return
+        if not last_tid < self.tid < MAX_TID:
             raise StorageError(f"cannot restore transaction {tid_repr(self.tid)} after {tid_repr(last_tid)}")
+        if self.tid > tid_from_time(now_s + RESTORED_AHEAD_MAX_S):
+            raise StorageError(
+                f"cannot restore transaction {tid_repr(self.tid)}: it is more than a day ahead of the server's clock, "
+                "and so would be all that follow; `zeofs copy` can make such a database"
+            )
 
     def _stage(self, write: ObjectWrite) -> None:
         if self.phase is not _BEGUN:

@@ -1,14 +1,16 @@
+import time
 from datetime import datetime
 
 import pytest
 
 from zeo_core.errors import StorageError, StorageTransactionError
-from zeo_core.ids import ZERO_TID, pack_id
+from zeo_core.ids import ZERO_TID, pack_id, tid_from_time
 from zeo_core.transaction import ObjectWrite, TransactionMetadata, extension_map
 from zeo_server.commit.phases import Phase, Step
 from zeo_server.commit.transaction import (
     METADATA_MAX_BYTES,
     OBJECT_OVERHEAD_BYTES,
+    RESTORED_AHEAD_MAX_S,
     ServerTransaction,
     metadata_from_wire,
 )
@@ -153,11 +155,21 @@ def test_a_restored_transaction_brings_its_tid_and_status() -> None:
     )
     transaction.store(A, T1, b"other")
     assert transaction.restored == {B}
-    transaction.check_restorable(T1)
+    transaction.check_restorable(T1, 0.0)
     with pytest.raises(StorageError, match="cannot restore"):
-        transaction.check_restorable(T2)
+        transaction.check_restorable(T2, 0.0)
     with pytest.raises(StorageError, match="status"):
         transaction.restore_as(T2, "u")
+
+
+@pytest.mark.parametrize("ahead_s", [RESTORED_AHEAD_MAX_S + 1, 10 * 365 * 24 * 3600])
+def test_nothing_is_restored_from_the_future(ahead_s: float) -> None:
+    transaction, now_s = begun(), time.time()
+    transaction.restore_as(tid_from_time(now_s + RESTORED_AHEAD_MAX_S - 1), " ")
+    transaction.check_restorable(T1, now_s)
+    transaction.restore_as(tid_from_time(now_s + ahead_s), " ")
+    with pytest.raises(StorageError, match=r"ahead of the server's clock.*zeofs copy"):
+        transaction.check_restorable(T1, now_s)
 
 
 def test_no_data_is_not_restored() -> None:
