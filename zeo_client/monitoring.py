@@ -6,6 +6,7 @@ object, a map from the names of its storages to their figures (facts of ZEO's pl
 
 import json
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,13 +24,16 @@ _MAX_BYTES: Final = 16 * 1024 * 1024  # for thousands of storages; whoever sends
 _READ_BYTES: Final = 65536
 
 
-def ask(address: Address, timeout_s: float = 10.0) -> dict[str, Figures]:
+def ask(
+    address: Address, timeout_s: float = 10.0, tls: ssl.SSLContext | None = None, server_name: str | None = None
+) -> dict[str, Figures]:
     """Return the figures of each storage that the server at `address` serves.
 
+    With `tls` the connection is under TLS; `server_name` is what the server's certificate is for, by default the host.
     ClientDisconnected if it cannot be reached or is silent, RemoteProtocolError if it is no such server.
     """
     try:
-        with _connect(address, timeout_s) as connection:
+        with _connect(address, timeout_s, tls, server_name) as connection:
             connection.sendall(encode_frame(b"ruok"))
             greeting, answer = _frames(connection, 2)
     except OSError as error:
@@ -43,7 +47,18 @@ def ask(address: Address, timeout_s: float = 10.0) -> dict[str, Figures]:
     return storages
 
 
-def _connect(address: Address, timeout_s: float) -> socket.socket:
+def _connect(address: Address, timeout_s: float, tls: ssl.SSLContext | None, server_name: str | None) -> socket.socket:
+    connection = _connect_plainly(address, timeout_s)
+    if tls is None:
+        return connection
+    try:
+        return tls.wrap_socket(connection, server_hostname=server_name or address.host or None)
+    except (OSError, ValueError) as error:  # a ValueError: no name, for instance of a Unix socket's server
+        connection.close()
+        raise error if isinstance(error, OSError) else OSError(str(error)) from None
+
+
+def _connect_plainly(address: Address, timeout_s: float) -> socket.socket:
     if not address.path:
         return socket.create_connection((address.host, address.port), timeout_s)
     connection = socket.socket(socket.AF_UNIX)

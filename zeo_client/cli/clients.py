@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from zeo_client import replies
-from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.place import Place, figures_at, with_server
 from zeo_client.cli.quantities import age, short, size
 from zeo_client.cli.status import chosen
-from zeo_client.monitoring import Figures, ask
+from zeo_client.monitoring import Figures
 from zeo_client.storage import ClientStorage
 from zeo_core.errors import StorageError
 from zeo_core.wire.methods import CLIENT_LIST
@@ -23,7 +23,7 @@ __all__ = ["clients", "table"]
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def clients(where: Place, as_json: bool, timeout: float) -> None:
@@ -34,7 +34,7 @@ def clients(where: Place, as_json: bool, timeout: float) -> None:
         zeo clients 127.0.0.1:9672
         zeo clients --json zeo://db.example.org/main
     """
-    names = chosen(ask(where.address, timeout), where)
+    names = chosen(figures_at(where, timeout), where)
     told = {name: _connected(where._replace(storage=name), timeout) for name in names}
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -84,7 +84,15 @@ class _Watcher(ClientStorage):
 
 
 def _connected(where: Place, timeout_s: float) -> list[Mapping[str, Any]]:
-    watcher = _Watcher(where.address, where.storage, read_only=True, wait_timeout=timeout_s, client_label="zeo clients")
+    watcher = _Watcher(
+        where.address,
+        where.storage,
+        read_only=True,
+        wait_timeout=timeout_s,
+        client_label="zeo clients",
+        ssl=where.tls,
+        ssl_server_hostname=where.server_name,
+    )
     try:
         return watcher.clients()
     finally:

@@ -3,7 +3,7 @@
 import click
 
 from zeo_client.cli.log_lines import print_lines
-from zeo_client.cli.place import Place, connect, parse_place
+from zeo_client.cli.place import Place, connect, with_server
 from zeo_core.ids import Oid, pack_id
 
 __all__ = ["history", "parse_oid"]
@@ -18,7 +18,7 @@ def parse_oid(text: str) -> Oid:
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.argument("oid", type=parse_oid)
 @click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="Print up to so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

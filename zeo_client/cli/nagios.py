@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.place import Place, figures_at, with_server
 from zeo_client.cli.status import chosen
-from zeo_client.monitoring import Figures, ask
+from zeo_client.monitoring import Figures
 from zeo_core.errors import ZeodError
 
 __all__ = ["nagios"]
@@ -25,7 +25,7 @@ _EMPTY: Final = "0" * 16
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("-m", "--output-metrics", is_flag=True, help="Print figures for graphs, too.")
 @click.option("-s", "--status-path", metavar="FILE", help="Keep the last figures in FILE: rates are the differences.")
 @click.option("-u", "--time-units", type=click.Choice(list(_UNITS)), default="minutes", show_default=True)
@@ -44,7 +44,7 @@ def nagios(where: Place, output_metrics: bool, status_path: str | None, time_uni
         zeo nagios -m -s /var/tmp/zeo.status 127.0.0.1:9672
     """
     try:
-        storages = chosen(ask(where.address, timeout), where)
+        storages = chosen(figures_at(where, timeout), where)
     except ZeodError as error:
         click.echo(f"Can't connect {error}")
         sys.exit(_CRITICAL)

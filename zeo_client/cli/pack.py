@@ -11,8 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from zeo_client.cli.place import Place, connect, parse_place
-from zeo_client.monitoring import ask
+from zeo_client.cli.place import Place, connect, figures_at, with_server
 from zeo_core.errors import ZeodError
 
 __all__ = ["pack", "until"]
@@ -22,7 +21,7 @@ _SILENT_S: Final = 2.0  # work that is done sooner needs no progress bar
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("-d", "--days", type=click.FloatRange(min=0), default=0, show_default=True, help="Keep what is younger.")
 @click.option("-t", "--time", "clock", metavar="HH:MM[:SS]", help="Keep what is later than this time of that day.")
 @click.option("--no-wait", is_flag=True, help="Have it packed, and do not wait for the end.")
@@ -87,7 +86,7 @@ def _watch(where: Place, ended: threading.Event) -> None:
         tasks: dict[str, Any] = {}
         while not ended.wait(_LOOK_EVERY_S):
             with suppress(ZeodError, KeyError, TypeError):  # another server, another look
-                phase, done, total = ask(where.address)[where.storage_or_default]["pack"]
+                phase, done, total = figures_at(where)[where.storage_or_default]["pack"]
                 if phase not in tasks:
                     tasks[phase] = shown.add_task(phase, total=total)
                 shown.update(tasks[phase], completed=done, total=total)

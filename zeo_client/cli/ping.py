@@ -5,13 +5,13 @@ import time
 
 import click
 
-from zeo_client.cli.place import Place, connect, parse_place
+from zeo_client.cli.place import Place, connect, with_server
 
 __all__ = ["ping"]
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("-c", "--count", type=click.IntRange(1), default=5, show_default=True, help="How many calls.")
 @click.option("-i", "--interval", default=0.2, show_default=True, metavar="SECONDS", help="Wait between the calls.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")

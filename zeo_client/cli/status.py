@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.place import Place, figures_at, with_server
 from zeo_client.cli.quantities import seconds, size
-from zeo_client.monitoring import Figures, ask
+from zeo_client.monitoring import Figures
 from zeo_core.errors import ConfigurationError
 from zeo_core.ids import tid_to_time
 
@@ -19,7 +19,7 @@ __all__ = ["chosen", "status", "text_of", "time_of"]
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def status(where: Place, as_json: bool, timeout: float) -> None:
@@ -30,7 +30,7 @@ def status(where: Place, as_json: bool, timeout: float) -> None:
         zeo status 127.0.0.1:9672
         zeo status --json zeo://db.example.org/main
     """
-    storages = chosen(ask(where.address, timeout), where)
+    storages = chosen(figures_at(where, timeout), where)
     if as_json:
         click.echo(json.dumps(storages, indent=2))
         return

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from zeo_client.cli.place import Place, parse_place
+from zeo_client.cli.place import Place, figures_at, with_server
 from zeo_client.cli.quantities import seconds, size
 from zeo_client.cli.status import chosen, time_of
-from zeo_client.monitoring import Figures, ask
+from zeo_client.monitoring import Figures
 
 __all__ = ["table", "top"]
 
@@ -27,7 +27,7 @@ _COUNTERS: Final = ("loads", "stores", "commits", "conflicts", "conflicts_resolv
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("-i", "--interval", type=click.FloatRange(0.05), default=2.0, show_default=True, metavar="SECONDS")
 @click.option("-n", "--count", type=click.IntRange(1), help="End after so many tables; else with Ctrl-C.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
@@ -39,12 +39,12 @@ def top(where: Place, interval: float, count: int | None, timeout: float) -> Non
         zeo top 127.0.0.1:9672
     """
     console = Console(highlight=False)
-    before, before_s = chosen(ask(where.address, timeout), where), time.monotonic()
+    before, before_s = chosen(figures_at(where, timeout), where), time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
         try:
             for _ in range(count) if count else itertools.count():
                 time.sleep(interval)
-                now, now_s = chosen(ask(where.address, timeout), where), time.monotonic()
+                now, now_s = chosen(figures_at(where, timeout), where), time.monotonic()
                 wide = console.width >= _WIDE_FROM
                 live.update(table(str(where.address), before, now, now_s - before_s, wide=wide), refresh=True)
                 before, before_s = now, now_s

@@ -3,7 +3,7 @@
 import click
 import transaction
 
-from zeo_client.cli.place import Place, connect, parse_place
+from zeo_client.cli.place import Place, connect, with_server
 from zeo_client.undo import undo_ids
 from zeo_core.ids import Tid
 
@@ -23,7 +23,7 @@ def parse_tid(text: str) -> Tid:
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.argument("tids", metavar="TID...", type=parse_tid, nargs=-1, required=True)
 @click.option("--user", default="", help="Who takes them back, for the log.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")

@@ -5,13 +5,13 @@ from itertools import islice
 import click
 
 from zeo_client.cli.log_lines import print_lines
-from zeo_client.cli.place import Place, connect, parse_place
+from zeo_client.cli.place import Place, connect, with_server
 
 __all__ = ["undolog"]
 
 
 @click.command
-@click.argument("where", type=parse_place)
+@with_server
 @click.option("-n", "--count", type=click.IntRange(1), default=20, show_default=True, help="Print up to so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")

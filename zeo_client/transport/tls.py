@@ -126,6 +126,10 @@ def securing(
     tls = context
 
     def secure(sock: socket.socket, address: Address) -> TLSSocket:
-        return TLSSocket(sock, tls, hostname or address.host or None)
+        name = hostname or address.host or None
+        if name is None and tls.check_hostname:
+            # with bytes in memory OpenSSL would check no name at all then, and ask for no other reason to trust
+            raise OSError("ssl_server_hostname has to say what the server's certificate is for, on a Unix socket")
+        return TLSSocket(sock, tls, name)
 
     return secure

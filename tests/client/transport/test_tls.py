@@ -155,3 +155,13 @@ def test_a_server_that_ends_in_the_handshake(authority: Authority) -> None:
         right.close()
         with pytest.raises(OSError):
             TLSSocket(left, authority.context(), "localhost")
+
+
+def test_a_name_is_checked_or_the_connection_refused(authority: Authority) -> None:
+    """A Unix socket has no name: any server that the authority has signed would be taken for this one."""
+    context = authority.context()
+    secure = securing(context, None)
+    assert secure is not None
+    mine, theirs = socket.socketpair()
+    with mine, theirs, pytest.raises(OSError, match="ssl_server_hostname"):
+        secure(mine, Address("", 0, "/run/zeod.sock"))
