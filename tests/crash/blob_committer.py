@@ -6,6 +6,7 @@ Each transaction writes its number to all blobs, so that a part of one would sho
 
 import os
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import ZODB.blob
@@ -32,14 +33,15 @@ def open_storage(directory: str) -> BlobFileStorage:
     return storage
 
 
-def commit(storage: BlobFileStorage, turn: int) -> None:
-    """Commit the turn's number to all blobs."""
+def commit(storage: BlobFileStorage, turn: int, blobs: int = BLOBS) -> None:
+    """Commit the turn's number to so many blobs."""
     record: bytes = ObjectWriter().serialize(ZODB.blob.Blob())
     transaction = SimpleNamespace(user=b"", description=b"%d" % turn, extension={})
     storage.tpc_begin(transaction)
-    for number in range(BLOBS):
-        path = os.path.join(storage.temporaryDirectory(), f"BUC{number}")
-        with open(path, "wb") as file:
+    for number in range(blobs):
+        # A name of its own: after a power cut an old one may still lead to a blob that was committed.
+        descriptor, path = tempfile.mkstemp(prefix="BUC", dir=storage.temporaryDirectory())
+        with open(descriptor, "wb") as file:
             file.write(b"%d " % turn + b"x" * (turn * 997 % 60_000))
         serial = storage.current_tid(oid_of(number)) or ZERO_TID
         storage.storeBlob(oid_of(number), serial, record, path, "", transaction)

@@ -6,8 +6,9 @@ callers of this module. Everything raises OSError as the system gives it; the ca
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
-__all__ = ["replace_file", "sync_data", "sync_directory", "sync_file", "write_file", "write_new"]
+__all__ = ["make_directories", "replace_file", "sync_data", "sync_directory", "sync_file", "write_file", "write_new"]
 
 
 def sync_file(fd: int) -> None:
@@ -32,6 +33,20 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def make_directories(path: str) -> None:
+    """Make a directory, and what is missing above it, if it is not there; the names are on disk when this returns."""
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        return
+    make_directories(os.path.dirname(path))
+    try:
+        os.mkdir(path)
+    except FileExistsError:  # somebody else has made it meanwhile, or it is no directory
+        if not os.path.isdir(path):
+            raise
+    sync_directory(path)
+
+
 def replace_file(source: str, target: str) -> None:
     """Rename `source`, whose data the caller has synced, over `target`; the rename is on disk when this returns."""
     os.replace(source, target)
@@ -46,8 +61,7 @@ def write_new(path: str, blocks: Iterable[bytes]) -> None:
             file.flush()
             sync_file(file.fileno())
     except BaseException:
-        if os.path.exists(path):
-            os.unlink(path)
+        _discard(path)
         raise
 
 
@@ -60,6 +74,10 @@ def write_file(path: str, blocks: Iterable[bytes], temporary: str) -> None:
     try:
         replace_file(temporary, path)
     except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        _discard(temporary)
         raise
+
+
+def _discard(path: str) -> None:
+    with suppress(OSError):  # the failure that brought us here is the one to tell
+        os.unlink(path)

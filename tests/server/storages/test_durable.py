@@ -65,3 +65,13 @@ def test_a_temporary_file_of_an_earlier_crash_is_in_nobodys_way(tmp_path: Path) 
     (tmp_path / "temporary").write_bytes(b"longer than the new one")
     durable.write_file(str(tmp_path / "file"), [b"new"], str(tmp_path / "temporary"))
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_directories_are_made_as_far_as_they_are_missing(tmp_path: Path) -> None:
+    durable.make_directories(str(tmp_path / "one" / "two"))
+    durable.make_directories(str(tmp_path / "one" / "two"))
+    assert (tmp_path / "one" / "two").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            durable.make_directories(str(path))

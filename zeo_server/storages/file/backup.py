@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from io import BufferedRandom
@@ -91,11 +91,14 @@ class Repository:
         return os.path.join(self.path, part.name)
 
     def add(self, part: Part) -> None:
-        """Add a part to the manifest; its file is on disk already."""
+        """Add a part to the manifest; its file is on disk already. StorageError, and nothing has changed."""
         self.parts.append(part)
         manifest = {"format": _FORMAT, "parts": [asdict(part) for part in self.parts]}
         path = os.path.join(self.path, _MANIFEST)
-        durable.write_file(path, [json.dumps(manifest, indent=1).encode()], path + ".part")
+        try:
+            durable.write_file(path, [json.dumps(manifest, indent=1).encode()], path + ".part")
+        except OSError as error:
+            raise failure(path, error) from error
 
     def _load(self) -> list[Part]:
         path = os.path.join(self.path, _MANIFEST)
@@ -156,7 +159,7 @@ class Backup:
         self._blob_dir = blob_dir
         self._reader = open_reader(source)
         try:
-            os.makedirs(repository, exist_ok=True)
+            durable.make_directories(repository)
         except OSError as error:
             raise failure(repository, error) from error
         self._directory = repository
@@ -253,7 +256,7 @@ def _building(path: str) -> Iterator[BufferedRandom]:
             durable.sync_file(file.fileno())
         durable.replace_file(temporary, path)
     except BaseException as error:
-        if os.path.exists(temporary):
+        with suppress(OSError):  # the failure that brought us here is the one to tell
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise failure(path, error) from error
@@ -261,10 +264,13 @@ def _building(path: str) -> Iterator[BufferedRandom]:
 
 
 def _lock(directory: str) -> zc.lockfile.LockFile:
+    path = os.path.join(directory, "lock")
     try:
-        return zc.lockfile.LockFile(os.path.join(directory, "lock"))
+        return zc.lockfile.LockFile(path)
     except zc.lockfile.LockError:
         raise FileLockedError(directory) from None
+    except OSError as error:
+        raise failure(path, error) from error
 
 
 class Restore:
