@@ -3,8 +3,9 @@
     python -m benchmarks.cache [--objects N] [--repeats N]
 
 Clients read all objects of a database in an order of chance, one by one. The first of a kind finds empty caches; the
-second is a new client on the files that the first left, whose memory holds nothing yet; the third reads once more what
-the second has in memory. ZEO's client has one cache, its file, which the system keeps in memory: its second and third
+second is a new client on the files that the first left, whose memory holds nothing yet, and reads in the same order, as
+a program does that was started again; the third reads once more what the second has in memory. A fourth is new again,
+and reads in another order. ZEO's client has one cache, its file, which the system keeps in memory: its later readings
 are alike. Then one object again and again, from memory, with a disk cache and without. Each kind has its own server.
 """
 
@@ -64,6 +65,9 @@ def _measure(kind: str, port: int, directory: Path, oids: list[bytes]) -> dict[s
     times["new client on the disk cache: open"] = (time.perf_counter() - start) * 1e6
     times["... its first reading"] = read_us(storage, oids)
     times["... its second reading"] = read_us(storage, oids)
+    storage.close()
+    storage = open_client(kind, port, cache)
+    times["another client, reading in another order"] = read_us(storage, random.Random(2).sample(oids, len(oids)))
     storage.close()
     return times
 

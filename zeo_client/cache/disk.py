@@ -13,6 +13,7 @@ verification failed (a server that is back from a backup, lesson B12), the file 
 this process has no disk cache until it has verified it itself.
 """
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -27,17 +28,22 @@ from zeo_client.cache.revision_file import (
     DamagedCacheError,
     Found,
     Mark,
+    Place,
     RevisionFile,
 )
+from zeo_client.cache.walk import Walks
 from zeo_core.ids import ZERO_TID, Oid, Tid, successor
 from zeo_core.transaction import Revision
 
-__all__ = ["FLUSH_S", "AskChanges", "DiskCache", "Known"]
+__all__ = ["AHEAD_MAX_BYTES", "FLUSH_S", "AskChanges", "DiskCache", "Known", "Reached"]
 
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.1
 """How long notes lie before they are written: a transaction costs as much as some dozens of rows."""
+
+AHEAD_MAX_BYTES = 256 * 1024
+"""About how much is read along with a row that is asked for."""
 
 _VERIFICATIONS_MAX = 5  # attempts, while other processes change the file in between
 
@@ -52,12 +58,21 @@ class Known(NamedTuple):
     until: Tid
 
 
+class Reached(NamedTuple):
+    """What was found at `place`, and how many of the rows behind it are likely to be asked for next."""
+
+    known: Known
+    place: Place
+    rows_ahead: int
+
+
 class _Verified(NamedTuple):
     """The file that was verified on this connection, and what has been heard and loaded since."""
 
     file: RevisionFile
     generation: bytes
     notes: Notes
+    walks: Walks
 
 
 class DiskCache:
@@ -97,6 +112,11 @@ class DiskCache:
 
     def load_before(self, oid: Oid, tid: Tid) -> Known | None:
         """Return the revision that was current just before `tid`, None if it is not here."""
+        reached = self.reach(oid, tid)
+        return None if reached is None else reached.known
+
+    def reach(self, oid: Oid, tid: Tid) -> Reached | None:
+        """Do as `load_before` does, and see where it leads."""
         verified = self._verified
         if verified is None:
             return None
@@ -112,7 +132,28 @@ class DiskCache:
                 return None
             self._hits += 1
             verified.notes.use(found.place)
-            return known
+            return Reached(known, found.place, verified.walks.reach(found.place))
+
+    def load_ahead(self, reached: Reached, tid: Tid) -> list[tuple[Oid, Known]]:
+        """Return the rows behind one that was found, as far as they say what was current just before `tid`."""
+        verified = self._verified
+        if verified is None:
+            return []
+        try:
+            rows = verified.file.following(verified.generation, reached.place, reached.rows_ahead, AHEAD_MAX_BYTES)
+        except CacheFileError as error:
+            self._give_up(verified, error)
+            return []
+        ahead = []
+        with self._lock:
+            for oid, found in rows:
+                known = _known(verified.notes, oid, tid, found) if found.revision.tid < tid else None
+                if known is not None:
+                    verified.notes.use(found.place)
+                    ahead.append((oid, known))
+            if rows:
+                verified.walks.expect(rows[-1][1].place + 1, reached.rows_ahead)
+        return ahead
 
     def load_serial(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the revision that transaction `tid` wrote, None if it is not here."""
@@ -202,7 +243,7 @@ class DiskCache:
             return None
         if now is None:
             return None
-        self._verified = _Verified(file, now.generation, Notes(tid))
+        self._verified = _Verified(file, now.generation, Notes(tid), Walks())
         return tid
 
     def _open(self) -> RevisionFile:
@@ -295,4 +336,7 @@ def _known(notes: Notes, oid: Oid, tid: Tid, found: Found) -> Known | None:
     if revision.end_tid is not None:
         return Known(revision, horizon) if tid <= revision.end_tid else None
     until = notes.true_until(oid, horizon)
-    return Known(revision, until) if tid <= successor(until) else None
+    return Known(revision, until) if tid <= _following(until) else None
+
+
+_following = functools.lru_cache(maxsize=64)(successor)  # of few tids, again and again

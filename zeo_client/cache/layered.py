@@ -33,10 +33,14 @@ class LayeredCache:
         if revision is not None:
             return revision
         cleared = self._memory.cleared
-        known = self._disk.load_before(oid, tid)
-        if known is None:
+        reached = self._disk.reach(oid, tid)
+        if reached is None:
             return None
+        known = reached.known
         self._memory.keep(oid, known.revision, known.until, cleared)
+        if reached.rows_ahead:
+            for other, further in self._disk.load_ahead(reached, tid):
+                self._memory.keep(other, further.revision, further.until, cleared)
         return known.revision
 
     def load_serial(self, oid: Oid, tid: Tid) -> Revision | None:

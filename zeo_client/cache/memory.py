@@ -31,7 +31,8 @@ class MemoryCache:
         self._older: dict[Oid, list[Tid]] = {}
         self._bytes = 0
         self._last_tid: Tid = ZERO_TID
-        self._horizon: Tid = successor(ZERO_TID)
+        self._heard: Tid = ZERO_TID  # the last change that was applied
+        self._horizon: Tid = successor(ZERO_TID)  # follows it
         self._hits = self._misses = 0
         self.cleared = 0
         """How often it was cleared: what was read elsewhere before may not be kept after it, see `keep`."""
@@ -43,7 +44,8 @@ class MemoryCache:
     def advance(self, tid: Tid) -> None:
         """Take note that every change up to `tid` has been applied, and announced to who must hear of it."""
         with self._lock:
-            self._last_tid, self._horizon = tid, successor(tid)
+            self._last_tid = self._heard = tid
+            self._horizon = successor(tid)
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the revision that was current just before `tid`, None if it is not here."""
@@ -85,7 +87,7 @@ class MemoryCache:
         if len(revision.data) + ENTRY_OVERHEAD_BYTES > self.max_bytes:
             return
         with self._lock:
-            is_known_here = revision.end_tid is not None or self._horizon <= successor(until)
+            is_known_here = revision.end_tid is not None or self._heard <= until
             if is_known_here and cleared == self.cleared and revision.tid <= self._last_tid:
                 self._store(oid, revision)
 
@@ -95,7 +97,8 @@ class MemoryCache:
         `oids` is all that it changed, and every transaction before it has been applied.
         """
         with self._lock:
-            self._horizon = max(self._horizon, successor(tid))
+            if tid > self._heard:
+                self._heard, self._horizon = tid, successor(tid)
             for oid in oids:
                 revision = self._revisions.get(oid)
                 if revision is not None and revision.tid < tid:

@@ -23,6 +23,7 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import IO, Any, Final, NamedTuple
 from zlib import crc32
 
@@ -39,6 +40,7 @@ __all__ = [
     "DamagedCacheError",
     "Found",
     "Mark",
+    "Place",
     "RevisionFile",
     "row_crc",
 ]
@@ -73,11 +75,21 @@ ON row.place = (SELECT place FROM revision WHERE key >= ? AND key {} ? ORDER BY 
 _FIND_BEFORE = _FIND.format("<")
 _FIND_EXACTLY = _FIND.format("<=")
 
+_FOLLOWING = """
+SELECT header.mark, row.place, row.key, row.ended, row.data, row.crc FROM header JOIN revision AS row
+WHERE row.place > ? ORDER BY row.place LIMIT ?
+"""
+
 # The same revision may come a second time, now with its end.
 _PUT = """
-INSERT INTO revision (key, ended, data, crc) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO
+INSERT INTO revision (key, ended, data, crc) VALUES {} ON CONFLICT (key) DO
 UPDATE SET ended = excluded.ended, crc = excluded.crc WHERE ended IS NULL AND excluded.ended IS NOT NULL
 """
+_ROWS_AT_ONCE = 200  # in a statement: each costs the threads that load two changes of who runs
+
+
+Place = int
+"""Where a row is, in the order of arrival."""
 
 
 class CacheFileError(Exception):
@@ -104,7 +116,7 @@ class Found(NamedTuple):
 
     revision: Revision
     horizon: Tid
-    place: int
+    place: Place
 
 
 class Batch(NamedTuple):
@@ -118,7 +130,7 @@ class Batch(NamedTuple):
     changes: Sequence[tuple[Tid, Iterable[Oid]]]
     until: Tid
     revisions: Mapping[bytes, Revision]
-    used: Iterable[int]
+    used: Iterable[Place]
 
 
 class RevisionFile:
@@ -134,7 +146,7 @@ class RevisionFile:
         self._written = 0
         self._told = b""  # the mark as it was last read, and what it means
         self._mark = Mark(b"", ZERO_TID)
-        self._broken: set[int] = set()  # places of rows that failed their check
+        self._broken: set[Place] = set()  # places of rows that failed their check
         self._reading = threading.Lock()
         with contextlib.ExitStack() as opened, _errors():
             users = opened.enter_context(open(f"{path}-users", "ab"))
@@ -177,19 +189,45 @@ class RevisionFile:
         with self._reading, _errors():
             return _bytes_in_use(self._reader)
 
+    def following(self, generation: bytes, place: Place, rows: int, max_bytes: int) -> list[tuple[Oid, Found]]:
+        """Return revisions that came after the one at `place`: up to so many rows, and about so many bytes."""
+        found = []
+        with self._reading, _errors(), contextlib.closing(self._reader.execute(_FOLLOWING, (place, rows))) as read:
+            for told, *row in read:
+                revision = self._checked(self._understood(told), *row)
+                if revision is not None:
+                    found.append((row[1][:8], revision))
+                    max_bytes -= len(revision.revision.data)
+                if max_bytes < 0:
+                    break
+            is_right = self._mark.generation == generation
+        return found if is_right else []
+
     def _found(self, generation: bytes, statement: str, first: bytes, bound: bytes) -> Found | None:
-        # The one place where time counts: no context manager, and a mark is checked once.
+        # The one place where time counts: no context manager.
         with self._reading:
             try:
-                ((told, place, key, ended, data, crc),) = self._reader.execute(statement, (first, bound)).fetchall()
-                if told != self._told:
-                    self._mark, self._told = _unpacked(told), told
+                ((told, *row),) = self._reader.execute(statement, (first, bound)).fetchall()
+                mark = self._understood(told)
             except _CAUGHT as error:
                 raise _translated(error) from error
-            mark = self._mark
+        place, key, *_ = row
         if mark.generation != generation or key is None:
             return None
-        if not _is_whole(key, ended, data, crc) or key[:8] != first[:8]:
+        found = self._checked(mark, *row)
+        if found is not None and key[:8] != first[:8]:
+            self._broken.add(place)
+            return None
+        return found
+
+    def _understood(self, told: Any) -> Mark:
+        """Return what a mark says, which is checked only when it is another than before."""
+        if told != self._told:
+            self._mark, self._told = _unpacked(told), told
+        return self._mark
+
+    def _checked(self, mark: Mark, place: Any, key: Any, ended: Any, data: Any, crc: Any) -> Found | None:
+        if not _is_whole(key, ended, data, crc):
             self._broken.add(place)
             return None
         return Found(Revision(data, key[8:], ended), mark.horizon, place)
@@ -275,12 +313,14 @@ class RevisionFile:
             else:
                 self._drop([place])
 
-    def _drop(self, places: Iterable[int]) -> None:
+    def _drop(self, places: Iterable[Place]) -> None:
         self._writer.executemany("DELETE FROM revision WHERE place = ?", [(place,) for place in places])
 
     def _put(self, revisions: Iterable[tuple[bytes, Revision]]) -> None:
         rows = [(key, end_tid, data, row_crc(key, end_tid, data)) for key, (data, _, end_tid) in revisions]
-        self._writer.executemany(_PUT, rows)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            self._writer.execute(_PUT.format(", ".join(("(?, ?, ?, ?)",) * len(some))), [*chain.from_iterable(some)])
         self._written += sum(len(data) for _, _, data, _ in rows)
 
     def _evict(self, max_bytes: int) -> None:
@@ -430,13 +470,9 @@ def _connection(path: str) -> sqlite3.Connection:
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _NOT_THE_FILES_FAULT: Final = {
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
 }
-
 
 _CAUGHT: Final = (sqlite3.Error, OSError, IndexError, TypeError, ValueError, struct.error)
 """SQLite's errors, the system's, and what comes of values of a kind that nobody wrote."""

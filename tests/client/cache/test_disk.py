@@ -226,3 +226,40 @@ def test_a_thread_writes(opened: Open) -> None:
     disk.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("zeod cache")]
     assert disk.load_before(A, T2) is None
+
+
+def walked(disk: DiskCache, oids: Sequence[Oid], before: Tid) -> list[tuple[Oid, Revision]]:
+    """Read rows in this order, and return what was read ahead."""
+    ahead = []
+    for oid in oids:
+        reached = disk.reach(oid, before)
+        assert reached is not None
+        if reached.rows_ahead:
+            ahead += [(other, known.revision) for other, known in disk.load_ahead(reached, before)]
+    return ahead
+
+
+def test_a_walk_brings_what_lies_ahead(opened: Open) -> None:
+    disk = opened()
+    oids = [pack_id(number) for number in range(20)]
+    for oid in oids:
+        disk.store(oid, Revision(oid, T1, None))
+    disk.flush()
+    assert walked(disk, oids[:1] + oids[5:6] + oids[3:4], T2) == []
+    assert [oid for oid, _ in walked(disk, [oids[6], oids[9]], T2)] == [*oids[7:9], *oids[10:14]]
+
+
+def test_only_what_is_true_before_the_tid_is_brought(opened: Open) -> None:
+    disk = opened()
+    oids = [pack_id(number) for number in range(6)]
+    for oid in oids[:4]:
+        disk.store(oid, Revision(oid, T1, None))
+    disk.flush()
+    disk.invalidate(T2, [oids[2]])  # heard, and not yet written
+    assert walked(disk, oids[:2], T3) == [(oids[3], Revision(oids[3], T1, None))]
+    disk.flush()
+    assert walked(disk, oids[:2], T2) == [
+        (oids[2], Revision(oids[2], T1, T2)),
+        (oids[3], Revision(oids[3], T1, None)),
+    ]
+    assert walked(disk, oids[:2], T3) == [(oids[3], Revision(oids[3], T1, None))]

@@ -9,8 +9,8 @@ import pytest
 
 from tests.client.cache.truth import OIDS, History
 from zeo_client.cache.directory import CacheDirectory
-from zeo_client.cache.disk import DiskCache
-from zeo_core.ids import pack_id, successor
+from zeo_client.cache.disk import DiskCache, Known, Reached
+from zeo_core.ids import Oid, Tid, pack_id, successor
 
 Image = dict[str, bytes]
 
@@ -79,11 +79,16 @@ class Scene:
                 if known is None:
                     continue
                 found += 1
-                true = self.truth.load_before(oid, before)
-                assert true is not None
-                assert known.revision[:2] == true[:2]
-                assert known.revision.end_tid in (None, true.end_tid)
+                self.compare_one(oid, before, known)
+                for other, further in disk.load_ahead(Reached(known, 0, 1000), before):
+                    self.compare_one(other, before, further)
         return found
+
+    def compare_one(self, oid: Oid, before: Tid, known: Known) -> None:
+        true = self.truth.load_before(oid, before)
+        assert true is not None
+        assert known.revision[:2] == true[:2]
+        assert known.revision.end_tid in (None, true.end_tid)
 
 
 @pytest.fixture(params=["closed", "killed"])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from zeo_client.cache.disk import DiskCache, Known
+from zeo_client.cache.disk import DiskCache, Known, Reached
 from zeo_client.cache.layered import LayeredCache
 from zeo_client.cache.memory import MemoryCache
 from zeo_core.ids import Oid, Tid, pack_id, successor
@@ -20,8 +20,13 @@ class Interrupted(DiskCache):
         super().__init__(path, "one", 1_000_000, background=False)
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def load_before(self, oid: Oid, tid: Tid) -> Known | None:
-        found = super().load_before(oid, tid)
+    def reach(self, oid: Oid, tid: Tid) -> Reached | None:
+        found = super().reach(oid, tid)
+        self.meanwhile()
+        return found
+
+    def load_ahead(self, reached: Reached, tid: Tid) -> list[tuple[Oid, Known]]:
+        found = super().load_ahead(reached, tid)
         self.meanwhile()
         return found
 
@@ -116,3 +121,28 @@ def test_both_are_known_to_be_as_far_as_the_one_that_is_behind(cache: LayeredCac
     cache.invalidate(T3, [A])
     cache.advance(T3)
     assert cache.load_before(A, successor(T3)) is None
+
+
+def test_who_walks_finds_the_rest_in_memory(cache: LayeredCache, memory: MemoryCache, disk: Interrupted) -> None:
+    oids = [pack_id(number) for number in range(100, 110)]
+    for oid in oids:
+        disk.store(oid, Revision(oid, T1, None))
+    disk.flush()
+    for oid in oids:
+        assert cache.load_before(oid, T3) == (oid, T1, None)
+    assert cache.stats()["disk_hits"] == 4  # 0, 1 with 2 and 3, 4 with 5 to 8, 9
+
+
+def test_a_change_is_heard_while_the_disk_is_read_ahead(
+    cache: LayeredCache, memory: MemoryCache, disk: Interrupted
+) -> None:
+    oids = [pack_id(number) for number in range(100, 104)]
+    for oid in oids:
+        disk.store(oid, Revision(oid, T1, None))
+    disk.flush()
+    cache.load_before(oids[0], T3)
+    disk.meanwhile = lambda: cache.invalidate(T3, [oids[3]])
+    cache.load_before(oids[1], T3)
+    assert memory.load_before(oids[3], T4) is None
+    cache.advance(T3)
+    assert cache.load_before(oids[3], T4) is None

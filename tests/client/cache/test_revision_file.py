@@ -199,3 +199,41 @@ def test_a_write_waits_for_another_only_so_long(file: RevisionFile, tmp_path: Pa
 def test_the_check_covers_every_part_of_a_row() -> None:
     rows = [(A + T1, None, b"a"), (A + T1, T2, b"a"), (A + T2, None, b"a"), (B + T1, None, b"a"), (A + T1, None, b"b")]
     assert len({row_crc(*row) for row in rows}) == len(rows)
+
+
+def following(file: RevisionFile, oid: Oid, rows: int, max_bytes: int = MAX_BYTES) -> list[tuple[Oid, Revision]]:
+    first = file.find(file.mark().generation, oid, T4)
+    assert first is not None
+    found = file.following(file.mark().generation, first.place, rows, max_bytes)
+    assert all(each.horizon == T1 for _, each in found)
+    return [(oid, each.revision) for oid, each in found]
+
+
+def test_what_came_after_a_row_is_read_with_it(file: RevisionFile) -> None:
+    oids = [pack_id(number) for number in (7, 3, 9, 1, 5)]
+    for oid in oids:
+        write(file, T1, (oid, Revision(bytes(100), T1, None)))
+    assert [oid for oid, _ in following(file, oids[0], 3)] == oids[1:4]
+    assert following(file, oids[3], 3) == [(oids[4], Revision(bytes(100), T1, None))]
+    assert [oid for oid, _ in following(file, oids[0], 4, max_bytes=150)] == oids[1:3]
+    assert following(file, oids[4], 4) == []
+
+
+def test_what_came_after_a_row_is_checked_as_the_row_is(file: RevisionFile) -> None:
+    oids = [pack_id(number) for number in range(1, 5)]
+    write(file, T1, *((oid, Revision(b"x", T1, None)) for oid in oids))
+    with sqlite3.connect(file.path) as other:
+        other.execute("UPDATE revision SET data = x'79' WHERE key = ?", (oids[2] + T1,))
+    other.close()
+    assert [oid for oid, _ in following(file, oids[0], 9)] == [oids[1], oids[3]]
+    write(file, T1)
+    assert find(file, oids[2], T4) is None
+    first = file.find(file.mark().generation, oids[0], T4)
+    assert first is not None
+    assert file.following(bytes(16), first.place, 9, MAX_BYTES) == []
+
+
+def test_many_rows_are_put_in_several_statements(file: RevisionFile) -> None:
+    oids = [pack_id(number) for number in range(1, 451)]
+    write(file, T1, *((oid, Revision(oid, T1, None)) for oid in oids))
+    assert all(find(file, oid, T4) == Revision(oid, T1, None) for oid in oids)
