@@ -89,6 +89,7 @@ class Configuration:
     address: Address
     storages: tuple[StorageSection, ...]
     metrics_address: tuple[str, int] | None = None
+    metrics_tls: bool = False
     read_only: bool = False
     private_network: bool = False
     invalidation_queue_size: int = 100
@@ -126,6 +127,8 @@ def load(path: str) -> Configuration:
     zeo = root.zeo
     if zeo.transaction_timeout < 0:
         raise ConfigurationError(f"{path}: transaction-timeout {zeo.transaction_timeout:g} is negative")
+    if zeo.metrics_tls and zeo.ssl is None:
+        raise ConfigurationError(f"{path}: metrics-tls needs the certificate of an <ssl> section")
     try:
         limits = Limits(**{name: getattr(zeo, key.replace("-", "_")) for key, name in Limits.keys().items()})
     except ValueError as error:
@@ -137,6 +140,7 @@ def load(path: str) -> Configuration:
         address=zeo.address,
         storages=storages,
         metrics_address=zeo.metrics_address,
+        metrics_tls=zeo.metrics_tls,
         read_only=zeo.read_only,
         private_network=zeo.private_network,
         invalidation_queue_size=zeo.invalidation_queue_size,

@@ -175,8 +175,11 @@ async def _serve_until_told(
     metrics: MetricsServer | None = None
     try:
         if configuration.metrics_address is not None:
-            metrics = MetricsServer(configuration.metrics_address, service.status, loop)
-            _log.info("metrics on http://%s/metrics", address_text(metrics.address))
+            tls = door.tls if configuration.metrics_tls else None
+            metrics = MetricsServer(configuration.metrics_address, service.status, loop, tls)
+            _log.info("metrics on %s", metrics.url)
+            if tls is None and not configuration.private_network and metrics.open_to_others:
+                _log.warning("%s: everybody who can reach it can read the metrics; see metrics-tls", metrics.url)
         _log.info("listening on %s", address_text(listener.address))
         if door.tls is None and not configuration.private_network and listener.open_to_others():
             _log.warning("%s: %s", address_text(listener.address), _IN_THE_CLEAR)
@@ -255,6 +258,7 @@ class _Reloader:
             "<ssl>, to have it or not,": (old.tls is None) != (new.tls is None),
             "spool-directory": old.spool_directory != new.spool_directory,
             "metrics-address": old.metrics_address != new.metrics_address,
+            "metrics-tls": old.metrics_tls != new.metrics_tls,
             "read-only": old.read_only != new.read_only,
             "pid-filename": old.pid_filename != new.pid_filename,
             "user": old.user != new.user,
@@ -267,6 +271,8 @@ class _Reloader:
             new,
             address=old.address,
             metrics_address=old.metrics_address,
+            metrics_tls=old.metrics_tls,
+            spool_directory=old.spool_directory,
             read_only=old.read_only,
             pid_filename=old.pid_filename,
             storages=old.storages,

@@ -7,10 +7,12 @@ that moves is ever looked at from outside the loop.
 import asyncio
 import logging
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Literal
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -28,7 +30,7 @@ from prometheus_client.utils import floatToGoString
 
 from zeo_core.ids import tid_to_time
 from zeo_server.histogram import Distribution
-from zeo_server.listener import bind
+from zeo_server.listener import address_text, bind
 from zeo_server.status import ServerStatus, StorageStatus
 
 if TYPE_CHECKING:
@@ -174,9 +176,16 @@ class MetricsServer:
     """Answers scrapes until it is closed."""
 
     def __init__(
-        self, address: tuple[str, int], status: Callable[[], ServerStatus], loop: asyncio.AbstractEventLoop
+        self,
+        address: tuple[str, int],
+        status: Callable[[], ServerStatus],
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Listen at `address`; `status` is called in `loop`. ConfigurationError if that address cannot be had."""
+        """Listen at `address`; `status` is called in `loop`. ConfigurationError if that address cannot be had.
+
+        With `tls` it is HTTPS, for those whom the context lets in.
+        """
         self._status = status
         self._loop = loop
         registry = CollectorRegistry()
@@ -184,9 +193,12 @@ class MetricsServer:
             collector(registry=registry)
         registry.register(StatusCollector(self._ask))
         self._app: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
-        self._servers = [_HTTPServer(each, self._answer) for each in bind(address)]
+        self._servers = [_HTTPServer(each, self._answer, tls) for each in bind(address)]
         self.address = address[0], self._servers[0].server_port
         """Where it listens, with the port that was chosen if any free one was asked for."""
+        self.url = f"http{'s' if tls else ''}://{address_text(self.address)}/metrics"
+        self.open_to_others = any(not ip_address(server.server_name).is_loopback for server in self._servers)
+        """Whether other machines may reach it."""
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(_POLL_S,), name="zeod metrics", daemon=True)
             for server in self._servers
@@ -230,11 +242,16 @@ class _HTTPServer(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
-    def __init__(self, listening: socket.socket, app: Callable[..., Iterable[bytes]]) -> None:
+    def __init__(
+        self, listening: socket.socket, app: Callable[..., Iterable[bytes]], tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
         self.server_name, self.server_port = listening.getsockname()[:2]
+        if tls is not None:
+            # Hands are shaken at the first read, in the connection's own thread: nobody else waits for who is slow.
+            self.socket = tls.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
         self.setup_environ()
         self.set_app(app)
 

@@ -2,17 +2,24 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 import zeo_client
+from tests.fixtures_tls import Authority
 from tests.fixtures_zeod import StartZeod, Zeod
 from tests.server.test_metrics import samples
+from zeo_core.errors import ConfigurationError
+from zeo_server.config import load
 
 CONFIGURATION = """
 <zeo>
@@ -102,3 +109,40 @@ def test_a_busy_address_keeps_a_server_from_starting(start_zeod: StartZeod, tmp_
     assert done.stderr.endswith(f"zeod: cannot listen on {address}: the address is already in use\n")
     checked = subprocess.run([*command, "--check"], cwd=other, capture_output=True, text=True, timeout=LIMIT_S)
     assert f"note: metrics-address: somebody listens on {address}\n" in checked.stdout
+
+
+def test_metrics_under_tls_for_those_with_a_certificate(
+    start_zeod: StartZeod, tmp_path: Path, authority: Authority
+) -> None:
+    files = f"<ssl>\ncertificate {authority.server}\nauthenticate {authority.certificate}\n</ssl>"
+    text = CONFIGURATION.replace("</zeo>", f"metrics-tls yes\n{files}\n</zeo>")
+    (tmp_path / "zeo.conf").write_text(text.format(metrics="127.0.0.1:0", directory=tmp_path))
+    server = start_zeod("-C", "zeo.conf")
+    found = re.search(r"metrics on (https://\S+)", server.log_text())
+    assert found
+    silent = socket.create_connection(("127.0.0.1", int(found[1].split(":")[2].split("/")[0])))
+    with silent:  # it never shakes hands, and nobody waits for it
+        context = authority.context("prometheus")
+        with urllib.request.urlopen(found[1], timeout=LIMIT_S, context=context) as answer:
+            assert b"zeod_clients" in answer.read()
+        for stranger in (authority.context(), None):
+            with pytest.raises(OSError):
+                urllib.request.urlopen(found[1], timeout=LIMIT_S, context=stranger).read()
+        with pytest.raises((OSError, HTTPException)):
+            scrape(found[1].replace("https", "http"))
+    assert server.stop() == 0
+
+
+def test_metrics_in_the_clear_for_everybody_are_warned_of(start_zeod: StartZeod, tmp_path: Path) -> None:
+    server, _ = started(start_zeod, tmp_path)
+    assert "metrics-tls" not in server.log_text()
+    server.stop()
+    server, _ = started(start_zeod, tmp_path, "0.0.0.0:0")
+    assert "everybody who can reach it can read the metrics; see metrics-tls" in server.log_text()
+
+
+def test_tls_for_metrics_needs_a_certificate(tmp_path: Path) -> None:
+    text = CONFIGURATION.replace("</zeo>", "metrics-tls yes\n</zeo>")
+    (tmp_path / "zeo.conf").write_text(text.format(metrics="127.0.0.1:0", directory=tmp_path))
+    with pytest.raises(ConfigurationError, match="metrics-tls needs the certificate of an <ssl> section"):
+        load(str(tmp_path / "zeo.conf"))
