@@ -217,8 +217,8 @@ class BlobClientStorage(ClientStorage):
             return burst
         channel.send(burst)
         for oid, path in staging.blobs.items():
-            write = staging.writes[oid]
-            if isinstance(self._files, SharedBlobs) and write.method == "storea":
+            write = staging.write(oid)
+            if isinstance(self._files, SharedBlobs) and write is not None and write.method == "storea":
                 arguments = (*write.args, os.path.basename(path), staging.txn_id)
                 channel.send(encode_one_way("storeBlobShared", arguments))
             else:

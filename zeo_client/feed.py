@@ -55,7 +55,7 @@ class Feed:
         changed = staging.changed()
         self._supersede(staging.generation, tid, changed)
         self._cache.invalidate(tid, changed)
-        for oid, write in staging.writes.items():
+        for oid, write in staging.writes.items():  # what waited in a file would drive everything else out of the cache
             if write.data is not None and oid not in staging.resolved:
                 self._cache.store(oid, Revision(write.data, tid, None))
         if announce is not None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from zeo_client import replies
 from zeo_client.resolver import Resolver
-from zeo_client.staging import Staging
+from zeo_client.staging import MEMORY_BYTES, Staging
 from zeo_client.transport.channel import Channel, OnReply
 from zeo_client.turns import Turns
 from zeo_core.errors import (
@@ -56,8 +56,9 @@ class OpenTransactions:
         has: Callable[[str], bool],
         resolver: Resolver,
         sender: Sender,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        """`last_tid` is the last transaction that is known here.
+        """`last_tid` is the last transaction that is known here; past `memory_bytes` each goes on in a file.
 
         `channel` waits for a connection, up to a time, to a server that takes writes: what became of a commit, a
         replica may not know yet.
@@ -67,6 +68,7 @@ class OpenTransactions:
         self._has = has
         self._resolver = resolver
         self._sender = sender
+        self._memory_bytes = memory_bytes
         self._lock = threading.Lock()
         self._txn_ids = itertools.count(1)
         self._staged: dict[int, Staging] = {}
@@ -82,6 +84,7 @@ class OpenTransactions:
             status=status,
             exact=self._has(EXTENSION_BYTES),
             markable=self._has(COMMIT_OUTCOME) and tid is None,
+            memory_bytes=self._memory_bytes,
         )
         with self._lock:
             if id(transaction) in self._staged:
@@ -123,10 +126,14 @@ class OpenTransactions:
         if not self._has(CLIENT_RESOLUTION):
             return False
         writes, may_resolve = staging.writes, self._resolver.may_resolve
-        return len(writes) > LOOKED_AT_MAX or any(may_resolve(write.data) for write in writes.values())
+        return (
+            staging.spool is not None
+            or len(writes) > LOOKED_AT_MAX
+            or any(may_resolve(write.data) for write in writes.values())
+        )
 
     def _resolve(self, staging: Staging, conflict: replies.ToResolve) -> bytes:
-        write = staging.writes.get(conflict.oid)
+        write = staging.write(conflict.oid)
         data = self._resolver.resolve(conflict, None if write is None else write.data)
         return staging.resolve(conflict.oid, conflict.committed, data)
 
@@ -160,6 +167,7 @@ class OpenTransactions:
             raise
         finally:
             self._turns.give(staging)
+            staging.close()
         return tid
 
     def _outcome(self, staging: Staging, since: Tid, error: Exception) -> Tid:
@@ -193,6 +201,7 @@ class OpenTransactions:
                 staging.generation.send(encode_one_way("tpc_abort", (staging.txn_id,)))
         if staging is not None:
             self._turns.give(staging)
+            staging.close()
 
 
 def _same_channel(staging: Staging) -> Channel:

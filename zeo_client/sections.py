@@ -51,6 +51,7 @@ _CLIENT_OPTIONS = (
     "storage",
     "cache_size",
     "memory_cache_size",
+    "staging_memory_size",
     "cache",
     "name",
     "client",

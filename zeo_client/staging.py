@@ -1,4 +1,6 @@
-"""An open transaction's records on the client, until the vote sends them in one burst.
+"""An open transaction's records on the client, until the vote sends them: in one burst, or in pieces if they are many.
+
+Past a size in bytes they wait in a file (`zeo_client.staging_spool`), so that a transaction may be larger than memory.
 
 What the server would have to refuse in a one-way call, where it can answer only by closing the connection, is refused
 here, in the caller's thread: a lost connection would make the caller try the same again, for ever (lesson B42).
@@ -6,9 +8,11 @@ here, in the caller's thread: a lost connection would make the caller try the sa
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from zeo_client.staging_spool import PIECE_BYTES, StagingSpool
 from zeo_client.transport.channel import Channel
 from zeo_core.commit_marker import MARKER_BYTES, TAIL_MAX_BYTES, unmarked
 from zeo_core.errors import StorageError, StorageTransactionError
@@ -18,7 +22,10 @@ from zeo_core.wire.codec import encode_one_way
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 from zeo_core.zodb_records import tid_from_undo_id
 
-__all__ = ["METADATA_MAX_BYTES", "RECORD_MAX_BYTES", "Staging", "Write"]
+__all__ = ["MEMORY_BYTES", "METADATA_MAX_BYTES", "RECORD_MAX_BYTES", "Staging", "Write"]
+
+MEMORY_BYTES = 16 * 1024 * 1024
+"""What a transaction has in memory before it goes on in a file, by default."""
 
 METADATA_MAX_BYTES = 0xFFFF
 """The longest user, description or extension: a Data.fs keeps their lengths in two bytes."""
@@ -48,6 +55,9 @@ class Staging:
     checks: dict[Oid, Tid] = field(default_factory=dict)
     blobs: dict[Oid, str] = field(default_factory=dict)  # files of ours, for some of the writes
     undos: list[bytes] = field(default_factory=list)
+    memory_bytes: int = MEMORY_BYTES
+    staged_bytes: int = 0  # in memory
+    spool: StagingSpool | None = None  # the other writes
     resolved: frozenset[Oid] = frozenset()
     sent: bool = False
     voted: bool = False
@@ -63,6 +73,7 @@ class Staging:
         status: str | bytes = " ",
         exact: bool = False,
         markable: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> "Staging":
         """Take the metadata over. TypeError for what the wire could not carry, StorageError for what is too long.
 
@@ -79,7 +90,7 @@ class Staging:
         marker = os.urandom(MARKER_BYTES) if markable and length + TAIL_MAX_BYTES <= METADATA_MAX_BYTES else b""
         args = (txn_id, user, description, told, tid, status, marker)
         call = encode_one_way("tpc_begin", args if marker else args[:-1])
-        return cls(transaction, txn_id, generation, call, marker)
+        return cls(transaction, txn_id, generation, call, marker, memory_bytes=memory_bytes)
 
     def store(self, oid: Oid, serial: Tid | None, data: bytes) -> None:
         """Add an object; the later of two records of one object counts."""
@@ -109,12 +120,22 @@ class Staging:
     def resolve(self, oid: Oid, committed: Tid, data: bytes) -> bytes:
         """Replace an object of a vote that met a conflict; return the call that tells the server."""
         write = self.writes[oid] = Write("storea", (oid, committed, data), data)
+        if self.spool is not None:
+            self.spool.forget(oid)
         self.resolved |= {oid}
         return encode_one_way(write.method, (*write.args, self.txn_id))
 
     def changed(self) -> set[Oid]:
         """Return all objects that the transaction changes, as far as the server has told."""
-        return {*self.writes, *self.resolved}
+        return {*self.writes, *self.resolved, *(self.spool.oids() if self.spool is not None else ())}
+
+    def write(self, oid: Oid) -> Write | None:
+        """Return the change of an object, from memory or from the file; None if there is none."""
+        write = self.writes.get(oid)
+        if write is None and self.spool is not None and oid in self.spool:
+            method, arguments = self.spool.arguments(oid)
+            return Write(method, arguments[:-1], None if method == "deleteObject" else arguments[2])
+        return write
 
     def _stage(self, oid: Oid, serial: Tid, write: Write) -> None:
         if not (is_id(oid) and is_id(serial)):
@@ -123,7 +144,22 @@ class Staging:
         if self.undos:
             raise StorageError("nothing can be stored after an undo in the same transaction")
         self.writes.pop(oid, None)  # of two records of one object the last counts, also for their order
+        if self.spool is not None:
+            self.spool.forget(oid)
         self.writes[oid] = write
+        if write.data is not None:
+            self.staged_bytes += len(write.data)
+            if self.staged_bytes > self.memory_bytes:
+                self._spill()
+
+    def _spill(self) -> None:
+        """Move what is in memory to the file; `writes` has what is stored from now on."""
+        if self.spool is None:
+            self.spool = StagingSpool()
+        txn_id = self.txn_id
+        self.spool.add((oid, encode_one_way(method, (*args, txn_id))) for oid, (method, args, _) in self.writes.items())
+        self.writes = {}
+        self.staged_bytes = 0
 
     def check(self, oid: Oid, serial: Tid) -> None:
         """Add an object that must still be current."""
@@ -132,16 +168,42 @@ class Staging:
         self._check_not_sent()
         self.checks[oid] = serial
 
+    def is_small(self) -> bool:
+        """Tell whether it is to be sent in one burst."""
+        return self.spool is None and self.staged_bytes <= PIECE_BYTES
+
     def burst(self) -> bytes:
         """Return the one-way calls that a vote follows: begin, objects without a blob, checks, undos. Only once."""
         self._check_not_sent()
         self.sent = True
-        parts = [self.begin_call]
-        parts += [
-            encode_one_way(method, (*args, self.txn_id))
-            for oid, (method, args, _) in self.writes.items()
-            if oid not in self.blobs
-        ]
+        return self._with_what_comes_last([self.begin_call, *self._calls()])
+
+    def pieces(self) -> Iterator[bytes]:
+        """Return the same, only once, in pieces of whole calls that are made when they are asked for."""
+        self._check_not_sent()
+        self.sent = True
+        waiting, size = [self.begin_call], 0
+        if self.spool is not None:
+            yield self.begin_call
+            waiting = []
+            yield from self.spool.pieces(self.blobs)
+        for call in self._calls():
+            if size > PIECE_BYTES:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+            waiting.append(call)
+            size += len(call)
+        yield self._with_what_comes_last(waiting)
+
+    def _calls(self) -> Iterator[bytes]:
+        """Return the calls for the objects in memory that have no blob."""
+        blobs, txn_id = self.blobs, self.txn_id
+        for oid, (method, args, _) in self.writes.items():
+            if oid not in blobs:
+                yield encode_one_way(method, (*args, txn_id))
+
+    def _with_what_comes_last(self, parts: list[bytes]) -> bytes:
+        """Return `parts` and what comes behind the objects."""
         parts += [
             encode_one_way("checkCurrentSerialInTransaction", (oid, serial, self.txn_id))
             for oid, serial in self.checks.items()
@@ -151,11 +213,19 @@ class Staging:
 
     def blob_end(self, oid: Oid) -> bytes:
         """Return the call that follows an object's blob on the wire, in the place of the one without a blob."""
-        method, args, _ = self.writes[oid]
+        write = self.write(oid)
+        if write is None:
+            raise StorageError(f"object {oid_repr(oid)} has a blob and no record")
+        method, args, _ = write
         if method != "restorea":
             return encode_one_way("storeBlobEnd", (*args, self.txn_id))
         _, _, data, data_tid = args
         return encode_one_way("restoreBlobEnd", (oid, data, data_tid, self.txn_id))
+
+    def close(self) -> None:
+        """Let go of the file, when the transaction is over."""
+        if self.spool is not None:
+            self.spool.close()
 
     def _check_not_sent(self) -> None:
         # What comes later would never reach the server, but the cache when the transaction is finished (B14).

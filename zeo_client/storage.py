@@ -19,7 +19,7 @@ from zeo_client.open_transactions import OpenTransactions
 from zeo_client.prefetch import prefetch, prefetch_many
 from zeo_client.read_ahead import ReadAhead
 from zeo_client.resolver import Resolver
-from zeo_client.staging import Staging
+from zeo_client.staging import MEMORY_BYTES, Staging
 from zeo_client.transport.address import AddressLike, parse_addresses
 from zeo_client.transport.channel import Channel, OnReply
 from zeo_client.transport.pauses import BACKOFF, SEEKING
@@ -64,6 +64,9 @@ class ClientStorage(ZODBLog):
     directory `var`, it is the size of a disk cache that all processes of this host share which name the same one; over
     it is a cache in memory of `memory_cache_size` bytes (docs/topics/caching.md).
 
+    A transaction has up to `staging_memory_size` bytes of records in memory until its vote, the rest in a temporary
+    file.
+
     With `server_sync`, every transaction that is begun makes a round trip first, so that it sees all that any client
     had committed by then; without, what this client has heard of, which is at most a moment behind.
 
@@ -94,6 +97,7 @@ class ClientStorage(ZODBLog):
         *,
         cache_size: int = CACHE_BYTES,
         memory_cache_size: int | None = None,
+        staging_memory_size: int = MEMORY_BYTES,
         cache: str | os.PathLike[str] | None = None,
         client: str | None = None,
         var: str | os.PathLike[str] | None = None,
@@ -391,8 +395,15 @@ class ClientStorage(ZODBLog):
         return self._transactions.vote(transaction)
 
     def send_staged(self, channel: Channel, staging: Staging) -> bytes:
-        """Return what is to be sent right before the vote; a subclass may have sent it already."""
-        return staging.burst()
+        """Return what is to be sent right before the vote; all before that, or in a subclass all, is sent already."""
+        if staging.is_small():
+            return staging.burst()
+        pieces = staging.pieces()
+        last = next(pieces)
+        for piece in pieces:
+            channel.send(last)
+            last = piece
+        return last
 
     def while_voting(self, staging: Staging) -> None:
         """Do what there is to do while the server votes."""

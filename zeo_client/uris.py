@@ -92,6 +92,7 @@ _CLIENT_CONVERTERS: Final[_Converters] = {
     "storage": str,
     "cache_size": _bytes,
     "memory_cache_size": _bytes,
+    "staging_memory_size": _bytes,
     "cache": str,
     "name": str,
     "client": str,

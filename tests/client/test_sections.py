@@ -181,10 +181,12 @@ def test_a_connection_under_tls(start_zeod: StartZeod, tmp_path: Path, authority
 def test_several_servers(start_zeod: StartZeod, section: str) -> None:
     address = "{}:{}".format(*start_zeod("-f", "Data.fs").address)
     text = f"server ./nothing.sock\nserver {address}\nread-only-fallback true\nreconnect-timeout 3"
+    text += "\nstaging-memory-size 2MB"
     storage = config.storageFromString(f"<{section}>\n{text}\n</{section}>")
     assert isinstance(storage, ClientStorage)
     assert not storage.read_only()
     assert storage._supervisor._outage_s == 3
+    assert storage._transactions._memory_bytes == 2 << 20
     storage.close()
 
 

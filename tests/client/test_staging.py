@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from zeo_client.staging import METADATA_MAX_BYTES, RECORD_MAX_BYTES, Staging
+from zeo_client.staging import MEMORY_BYTES, METADATA_MAX_BYTES, RECORD_MAX_BYTES, Staging
 from zeo_client.transport.address import Address
 from zeo_client.transport.channel import Channel
 from zeo_core.errors import StorageError, StorageTransactionError
@@ -13,7 +13,7 @@ from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.transaction import extension_bytes
 from zeo_core.wire.session import MESSAGE_MAX_BYTES, Request, Role, Session
 
-A, B = pack_id(1), pack_id(2)
+A, B, C = pack_id(1), pack_id(2), pack_id(3)
 T1, T2 = pack_id(101), pack_id(102)
 
 
@@ -31,8 +31,8 @@ def channel() -> Iterator[Channel]:
         yield Channel(ours, Address("db1", 1), lambda *_: None, 1000)
 
 
-def begin(channel: Channel, **metadata: Any) -> Staging:
-    return Staging.begin(Txn(**metadata), 7, channel)
+def begin(channel: Channel, memory_bytes: int = MEMORY_BYTES, **metadata: Any) -> Staging:
+    return Staging.begin(Txn(**metadata), 7, channel, memory_bytes=memory_bytes)
 
 
 def heard(burst: bytes) -> list[tuple[Any, ...]]:
@@ -167,3 +167,52 @@ def test_the_call_after_a_blob_says_what_became_of_the_object(channel: Channel) 
         ("storeBlobEnd", A, T1, b"a", 7),
         ("restoreBlobEnd", B, b"b", T1, 7),
     ]
+
+
+def test_a_large_transaction_goes_on_in_a_file(channel: Channel) -> None:
+    staging = begin(channel, memory_bytes=1000)
+    oids = [pack_id(number) for number in range(1, 12)]
+    for oid in oids:
+        staging.store(oid, T1, oid * 30)
+    assert staging.spool is not None
+    assert 0 < len(staging.writes) < 5
+    assert not staging.is_small()
+    assert staging.changed() == set(oids)
+    assert staging.write(oids[0]) == ("storea", (oids[0], T1, oids[0] * 30), oids[0] * 30)
+    assert staging.write(oids[-1]) == ("storea", (oids[-1], T1, oids[-1] * 30), oids[-1] * 30)
+    assert staging.write(pack_id(99)) is None
+    staging.check(C, T1)
+    told = heard(b"".join(staging.pieces()))
+    assert [call[0] for call in told] == ["tpc_begin", *["storea"] * 11, "checkCurrentSerialInTransaction"]
+    assert [call[1:] for call in told[1:12]] == [(oid, T1, oid * 30, 7) for oid in oids]
+    with pytest.raises(StorageTransactionError):
+        next(staging.pieces())
+    staging.close()
+
+
+def test_what_was_spooled_may_be_replaced_ended_resolved_or_become_a_blob(channel: Channel) -> None:
+    staging = begin(channel, memory_bytes=100)
+    for oid in (A, B, C):
+        staging.store(oid, T1, b"x" * 101)
+    assert staging.writes == {}
+    staging.store(A, T1, b"second")
+    staging.delete(B, T1)
+    staging.blobs[C] = "a file"
+    told = heard(b"".join(staging.pieces()))
+    assert told[1:] == [("storea", A, T1, b"second", 7), ("deleteObject", B, T1, 7)]
+    assert heard(staging.begin_call + staging.blob_end(C))[1:] == [("storeBlobEnd", C, T1, b"x" * 101, 7)]
+    staging.resolve(C, T1, b"resolved")
+    assert staging.write(C) == ("storea", (C, T1, b"resolved"), b"resolved")
+    assert staging.changed() == {A, B, C}
+    staging.close()
+
+
+def test_many_records_in_memory_leave_in_pieces(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeo_client.staging.PIECE_BYTES", 1000)
+    staging = begin(channel)
+    for number in range(1, 11):
+        staging.store(pack_id(number), T1, b"x" * 400)
+    assert not staging.is_small()
+    pieces = list(staging.pieces())
+    assert len(pieces) == 4
+    assert [call[0] for call in heard(b"".join(pieces))] == ["tpc_begin", *["storea"] * 10]
