@@ -165,8 +165,9 @@ class ClientStorage(ZODBLog):
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self._remembered)
+        writers = self._supervisor.best_channel
         self._transactions = OpenTransactions(
-            self._supervisor.best_channel, self._cache.last_tid, self._has, self._resolver, self
+            writers, self._cache.last_tid, self._has, self._resolver, self, staging_memory_size
         )
         self._supervisor.start()
         if wait:
