@@ -17,9 +17,17 @@ from zodbpickle import pickle
 
 from zeo_client.broken import Broken, BrokenPickler, find_class, persistent_broken
 from zeo_client.crossing import crossed_into
+from zeo_client.state_formats import STATE_FORMATS, format_of_record
 from zeo_client.unpicklable import culprit
 from zeo_client.zodb_names import OWN, written_by_zodb
-from zeo_core.errors import ConflictError, InvalidObjectReference, StateLoadError, UnpicklableError, ZeodError
+from zeo_core.errors import (
+    ConflictError,
+    InvalidObjectReference,
+    RecordFormatError,
+    StateLoadError,
+    UnpicklableError,
+    ZeodError,
+)
 from zeo_core.ids import Oid, oid_repr
 from zeo_core.record import pickle_source
 
@@ -36,6 +44,7 @@ FindClass = Callable[[str, str], Any]
 # Asked for each part of a state; most parts are of these types, and a set answers in half of isinstance's time.
 _PLAIN: Final = frozenset({str, int, dict, list, tuple, float, bool, bytes, type(None), set, frozenset})
 _LARGE_BYTES: Final = 4096
+_FORMAT_MARK: Final = b"{"  # how records begin that are no pickles, see zeo_core.record
 _MAY_BE_PERSISTENT: Final = (Persistent, type, WeakRef)
 
 
@@ -109,6 +118,9 @@ class ObjectWriter:
             error.add_note(f"while {dotted_name(obj)} with oid {oid_repr(obj._p_oid)} was to be stored")
             raise
         self._current = obj
+        other_format = STATE_FORMATS.get(type(state))
+        if other_format is not None:
+            return other_format.record(obj, state, self._persistent_id)
         try:
             data = self._dump(self._pickler, metadata, state)
         except (TypeError, AttributeError, pickle.PicklingError) as error:
@@ -249,17 +261,22 @@ class ObjectReader:
     def ghost(self, oid: Oid, data: bytes) -> Any:
         """Return a new object of the record's class, without its state; StateLoadError if it cannot be made."""
         try:
-            metadata = self._unpickler(data).load()
-            cls, args = metadata if isinstance(metadata, tuple) else (metadata, None)
+            cls, args = self._class_and_arguments(data)
             if isinstance(cls, tuple):
                 cls = self._find_class(*cls)
             if issubclass(cls, Broken):
                 cls = persistent_broken(cls)
             return cls.__new__(cls, *(args or ()))
-        except (ZeodError, TransientError):
-            raise
         except Exception as error:
+            if _says_it_itself(error):
+                raise
             raise StateLoadError("an object", oid, _reason(error)) from error
+
+    def _class_and_arguments(self, data: bytes) -> tuple[Any, Any]:
+        if data[:1] == _FORMAT_MARK:
+            return format_of_record(data).class_names(data), None
+        metadata = self._unpickler(data).load()
+        return metadata if isinstance(metadata, tuple) else (metadata, None)
 
     def cached_ghost(self, oid: Oid, data: bytes) -> Any:
         """Return the ghost of a record, in the cache; of a class that is persistent itself, with its state."""
@@ -275,25 +292,28 @@ class ObjectReader:
     def set_state(self, obj: Any, data: bytes) -> None:
         """Fill a ghost; StateLoadError if the record, or the class's own code, does not allow it."""
         try:
-            unpickler = self._unpickler(data)
-            unpickler.load()  # the class's metadata: needed for the memo that the state goes on with
-            obj.__setstate__(unpickler.load())
-        except (ZeodError, TransientError):
-            raise
+            obj.__setstate__(self._state(data))
         except Exception as error:
+            if _says_it_itself(error):
+                raise
             # Also because an AttributeError from here would look like an attribute that the object has not got.
             raise StateLoadError(dotted_name(obj), obj._p_oid, _reason(error)) from error
 
     def state(self, obj: Any, data: bytes) -> Any:
         """Return the state in a record of `obj`, without touching `obj`; StateLoadError if it cannot be made."""
         try:
-            unpickler = self._unpickler(data)
-            unpickler.load()
-            return unpickler.load()
-        except (ZeodError, TransientError):
-            raise
+            return self._state(data)
         except Exception as error:
+            if _says_it_itself(error):
+                raise
             raise StateLoadError(dotted_name(obj), obj._p_oid, _reason(error)) from error
+
+    def _state(self, data: bytes) -> Any:
+        if data[:1] == _FORMAT_MARK:
+            return format_of_record(data).state(data, self._load_reference)
+        unpickler = self._unpickler(data)
+        unpickler.load()  # the class's metadata: needed for the memo that the state goes on with
+        return unpickler.load()
 
     def _unpickler(self, data: bytes) -> Any:
         unpickler = _RecordUnpickler(pickle_source(data))
@@ -368,6 +388,11 @@ class ObjectReader:
         with contextlib.suppress(KeyError):
             reference.dm = self._jar.get_connection(database_name)
         return reference
+
+
+def _says_it_itself(error: Exception) -> bool:
+    """Tell whether an error names what it is about; one about a record's format does not know whose record it is."""
+    return isinstance(error, ZeodError | TransientError) and not isinstance(error, RecordFormatError)
 
 
 def _reason(error: Exception) -> str:
