@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, Self
 from persistent import Persistent
 from zodbpickle.pickle_3 import PicklingError, _Pickler
 
+from zeo_client.class_aliases import aliased
 from zeo_client.zodb_names import OWN
 from zeo_core.zodb_interfaces import ZODBInterfaces
 
@@ -166,6 +167,9 @@ def find_class(module: str, name: str) -> Any:
         return getattr(sys.modules[module], name)
     except (KeyError, AttributeError):
         pass
+    moved = aliased(module, name)
+    if moved is not None:
+        return moved
     module, name = NAME_MAPPING.get((module, name), (module, name))
     module = IMPORT_MAPPING.get(module, module)
     try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from zeo_client.blob import Blob
 from zeo_client.persistent_class import PersistentMetaClass
 
-__all__ = ["OWN", "written_by_zodb"]
+__all__ = ["OWN", "stored_names", "written_by_zodb"]
 
 OWN: Final[dict[tuple[str, str], Any]] = {
     ("ZODB.blob", "Blob"): Blob,
@@ -20,6 +20,11 @@ OWN: Final[dict[tuple[str, str], Any]] = {
 
 _RENAMED: Final = {f"{cls.__module__} {cls.__qualname__}": name for name, cls in OWN.items()}
 _MARKS: Final = [b"c" + name.replace(" ", "\n").encode() + b"\n" for name in _RENAMED]
+
+
+def stored_names(cls: type) -> tuple[str, str]:
+    """Return the module and the name by which records know a class."""
+    return _RENAMED.get(f"{cls.__module__} {cls.__qualname__}", (cls.__module__, cls.__name__))
 
 
 def written_by_zodb(record: bytes) -> bytes:
