@@ -103,9 +103,9 @@ def start_zeod(tmp_path: Path) -> Iterator[StartZeod]:
         server.stop()
 
 
-def launch(directory: Path, log: Path, *args: str) -> Zeod:
-    """Start a server and wait for the line that says where it listens."""
-    command = [sys.executable, "-m", "zeo_server.cli.zeod", *args]
+def launch(directory: Path, log: Path, *args: str, module: str = "zeo_server.cli.zeod") -> Zeod:
+    """Start a server, or the `module` that is to be one, and wait for the line that says where it listens."""
+    command = [sys.executable, "-m", module, *args]
     with log.open("w") as errors:
         process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None
