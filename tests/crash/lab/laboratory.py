@@ -7,7 +7,7 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +64,9 @@ class Finding(NamedTuple):
 class Experiment:
     """One recorded run of a workload, in a directory of its own."""
 
-    def __init__(self, workload: Workload, directory: Path) -> None:
-        self._workload = workload
+    def __init__(self, make: Callable[[], Workload], directory: Path) -> None:
+        self._make = make
+        self._workload = workload = make()
         self._directory = directory
         self._remains = directory / "remains"
         work = directory / "work"
@@ -82,7 +83,7 @@ class Experiment:
     def try_moment(self, moment: int, chance: random.Random, samples: int) -> Iterator[Finding | None]:
         """Cut the power after so many changes; give what was found wrong, or None, for each way the disk may look."""
         for crash in crashes(self.recording.before, self.recording.changes, moment, chance, samples):
-            yield self._try(crash)
+            yield self._try(self._workload, crash)
 
     def try_twice(self, moment: int, chance: random.Random, samples: int) -> Iterator[Finding | None]:
         """Cut the power, open what it left, and cut the power again in the midst of that."""
@@ -96,30 +97,33 @@ class Experiment:
         syncs = [number for number, change in enumerate(again.changes) if change.kind == "sync"]
         last = syncs[0] if syncs else 0
         for second in crashes(again.before, again.changes, chance.randint(0, last), chance, samples):
-            yield self._try(second._replace(marks=first.marks, choice=f"{first.choice}; then {second.choice}"))
+            yield self._try(
+                self._workload, second._replace(marks=first.marks, choice=f"{first.choice}; then {second.choice}")
+            )
 
     def try_fault(self, change: int, fault: Fault, chance: random.Random, samples: int) -> Iterator[Finding | None]:
         """Have the call fail that would make a change, then cut the power; give findings, or None, as `try_moment`."""
         work = self._directory / "faulty"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        self._workload.prepare(work)
+        workload = self._make()  # what it expects is another run's
+        workload.prepare(work)
         said = f"{fault} at change {change}: "
         with Recording(work, fault.at(change)) as recording:
             try:
-                self._workload.work(work, recording.mark)
-            except self._workload.told_by:
+                workload.work(work, recording.mark)
+            except workload.told_by:
                 pass
             except Exception as error:  # noqa: BLE001 - whatever it is, it is no way to tell
                 yield Finding(None, said, error)
         for crash in crashes(recording.before, recording.changes, len(recording.changes), chance, samples):
-            yield self._try(crash, said)
+            yield self._try(workload, crash, said)
 
-    def _try(self, crash: Crash, fault: str = "") -> Finding | None:
+    def _try(self, workload: Workload, crash: Crash, fault: str = "") -> Finding | None:
         shutil.rmtree(self._remains, ignore_errors=True)
         write_out(crash.files, self._remains)
         try:
-            self._workload.check(self._remains, crash.marks)
+            workload.check(self._remains, crash.marks)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the laboratory looks for
             return Finding(crash, fault, error)
         return None

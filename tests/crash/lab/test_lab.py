@@ -37,7 +37,7 @@ def assert_nothing(found: Iterable[Finding | None], least: int) -> None:
 
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 def test_the_power_is_cut(name: str, tmp_path: Path) -> None:
-    experiment, chance = Experiment(WORKLOADS[name](), tmp_path), random.Random(SEED)
+    experiment, chance = Experiment(WORKLOADS[name], tmp_path), random.Random(SEED)
     moments = chance.sample(experiment.moments(), min(_QUICK_MOMENTS[name], len(experiment.moments())))
     assert_nothing(
         (finding for moment in moments for finding in islice(experiment.try_moment(moment, chance, 1), 6)),
@@ -47,7 +47,7 @@ def test_the_power_is_cut(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["backups", "blobs", "commits"])
 def test_the_disk_fails(name: str, tmp_path: Path) -> None:
-    experiment, chance = Experiment(WORKLOADS[name](), tmp_path), random.Random(SEED)
+    experiment, chance = Experiment(WORKLOADS[name], tmp_path), random.Random(SEED)
     changes = range(len(experiment.recording.changes))
     found = (
         finding
@@ -58,7 +58,7 @@ def test_the_disk_fails(name: str, tmp_path: Path) -> None:
 
 
 def test_the_power_is_cut_again_while_what_it_left_is_opened(tmp_path: Path) -> None:
-    experiment, chance = Experiment(Commits(), tmp_path), random.Random(SEED)
+    experiment, chance = Experiment(Commits, tmp_path), random.Random(SEED)
     moments = chance.sample(experiment.moments(), 5)
     assert_nothing((finding for moment in moments for finding in experiment.try_twice(moment, chance, 1)), 5)
 
@@ -67,7 +67,7 @@ def test_the_power_is_cut_again_while_what_it_left_is_opened(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", sorted(WORKLOADS))
 def test_the_power_is_cut_at_every_moment(name: str, tmp_path: Path) -> None:
     """Each of the workloads has a quarter of the time; every moment and every fault comes at least once."""
-    experiment, chance = Experiment(WORKLOADS[name](), tmp_path), random.Random(SEED)
+    experiment, chance = Experiment(WORKLOADS[name], tmp_path), random.Random(SEED)
     until = time.monotonic() + MINUTES * 60 / len(WORKLOADS)
     moments = list(experiment.moments())
     while True:
@@ -127,5 +127,5 @@ def test_what_is_broken_is_found(
 ) -> None:
     with monkeypatch.context() as sabotage:
         sabotage.setattr(place, name, broken)
-        experiment = Experiment(workload(), tmp_path)
+        experiment = Experiment(workload, tmp_path)
     assert is_found(experiment)
