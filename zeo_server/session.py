@@ -85,6 +85,7 @@ class ServerSession(asyncio.Protocol):
         self._registered = False
         self._slow_calls: SlowCalls | None = None  # most clients never have any
         self._ended = False
+        self._abort_timer: asyncio.TimerHandle | None = None  # of a connection that was ended from here
         self._transport: asyncio.Transport
 
     # -- what asyncio calls -------------------------------------------------------------------------------------------
@@ -123,6 +124,9 @@ class ServerSession(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Free everything, if that is not done yet."""
         self._leave("disconnected" + (f": {exc}" if exc else ""), logging.INFO if self._registered else logging.DEBUG)
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()  # it would keep all of this in memory until then
+            self._abort_timer = None
         self.service.exit(self)
 
     # -- what handlers and the coordinator call --------------------------------------------------------------------
@@ -149,7 +153,7 @@ class ServerSession(asyncio.Protocol):
     def rename(self, label: str) -> None:
         """Show `label` in log lines about this client."""
         self._client_label = label
-        self.label = f"{label} {peer_name(self._transport)}"
+        self.label = f"({label} {peer_name(self._transport)})"  # as runzeo's log has it
 
     def status(self) -> ClientStatus | None:
         """Return the figures of this client; None before it has registered, and when it has left."""
@@ -429,7 +433,7 @@ class ServerSession(asyncio.Protocol):
         self.flush()
         if self._leave(reason, level):
             self._transport.close()
-            self._loop.call_later(CLOSE_GRACE_S, self._transport.abort)
+            self._abort_timer = self._loop.call_later(CLOSE_GRACE_S, self._transport.abort)
 
     def _leave(self, reason: str, level: int) -> bool:
         """Free all that this connection holds; tell whether that was still to do.

@@ -30,20 +30,18 @@ LEFT_OUT = {
     r"testZEO\.runzeo_.*|zdoptions_test": "is about the program runzeo; for ours see tests/server/cli/test_zeod.py",
     r"dynamic_server_ports_test": "takes ZEO's server object out of its module",
     r"testssl\.SSLConfigTestMockiavellian\..*": "mocks in the place of ssl",
-    r"testssl\.SSLConfigTest\..*|testConfig\..*|test_sync\..*": "has ZEO's server in a thread",
+    r"test_sync\..*": "looks into ZEO's server object",
     r"test_client_side_conflict_resolution\..*\.test_server_side": "calls the methods of ZEO's server object",
     r"util\.AAAA_Test_Runner_Hack\.testNothing": "tests nothing",
     # run elsewhere
     r"blob_.*|testblob\..*": "test_zodb_suite_blobs_wire.py runs it, with ZEO's client too",
     # passes with runzeo, not with zeod
     r"protocols_test|testZEO\.test_runzeo_msgpack_support": "wants Z4 and Z5, which carry pickles; zeod speaks M5 only",
-    r"testZEO\.FileStorageLoadDelayedTests\..*": "puts a storage of its own into the server, which zeod does not take",
-    r"zeo-fan-out_test": "puts ZEO's client into the server as its storage",
+    r"zeo-fan-out_test": "writes through a server to another one; zeod serves another one's storage to readers",
     r"IExternalGC_test": "wants deletions gone after a pack without garbage collection; see storages/file/packed.py",
     r"testZEO\.ZRPCConnectionTests\.checkExceptionLogsAtError": (
         "sends None for a number: a message that does not fit ends the connection to zeod"
     ),
-    r"testZEO\.client_labels": "wants parentheses around a label in a log line",
     r"testZEO\.invalidate_client_cache_entry_on_server_commit_error": (
         "wants a cache believed whose last transaction was never committed; zeod has it dropped (lesson B12)"
     ),
@@ -56,9 +54,11 @@ QUICK = (
     r"testConnection\.FileStorageInvqTests\..*",
     r"testConnection\.FileStorageTimeoutTests\.checkTimeout",
     r"testConnection\.SSLConnectionTests\.checkBasicPersistence",
+    r"testZEO\.FileStorageLoadDelayedTests\.test_race_load_vs_external_invalidate",
     r"testZEO\.FileStorageTests\.check(CommitLock|Disconnected|Interface|Iterator|SecondBegin).*",
     r"testZEO\.Blob(AdaptedFileStorage|WritableCache)Tests\.check(Load|Store)Blob",
-    r"testZEO\.(quick_close_doesnt_kill_server|test_prefetch|test_ruok|test_server_status|unix_domain_sockets)",
+    r"testZEO\.(quick_close_doesnt_kill_server|test_prefetch|client_labels|unix_domain_sockets)",
+    r"testConfig\..*\.test_default_zeo_config|testssl\.SSLConfigTest\.test_ssl_hostname_check",
     r"invalidation-age_txt|nagios_rst",
 )
 """Patterns of the cases that are run with every run of the tests; the others are slow, together."""

@@ -111,6 +111,18 @@ def test_malformed_input_ends_that_connection_with_one_line(
         assert len(bystander.heard) == 3  # the greeting, the replies to register and ping, nothing else
 
 
+def test_nothing_waits_for_a_connection_that_is_gone(server: InProcess) -> None:
+    """What is to cut a connection that stays after it was ended would keep all of it in memory for a while."""
+    with connect(server.address) as bad:
+        server.until(lambda: len(server.service.connections) == 1)
+        [ended] = server.service.connections
+        bad.sendall(MALFORMED["garbage after valid calls"][0])
+        read_to_end(bad)
+    server.until(lambda: not server.service.connections)
+    assert isinstance(ended, session.ServerSession)
+    assert ended._abort_timer is None
+
+
 def test_what_was_asked_before_the_garbage_is_answered(server: InProcess) -> None:
     with connect(server.address) as bad:
         bad.sendall(MALFORMED["garbage after valid calls"][0])
