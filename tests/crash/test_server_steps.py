@@ -30,16 +30,23 @@ OURS = 50
 STEPS = ("begun", "stored", "voting", "voted", "finishing", "finished")
 """How far it has come: what is voting or finishing has been sent and not been waited for."""
 
+SPOOLED = "transaction-spool-size 0"
+"""Has the records of all transactions wait in files."""
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset
+
+
+OpenOffice = Callable[..., "Office"]
+"""Opens one in a directory, with keys of <zeo> if any are given."""
 
 
 class Office:
     """A server that can be started anew at its address, and the eight that commit."""
 
-    def __init__(self, start_zeod: StartZeod, directory: Path, crew: Crew) -> None:
+    def __init__(self, start_zeod: StartZeod, directory: Path, crew: Crew, keys: str = "") -> None:
         self._start_zeod = start_zeod
-        self._path = str(directory / "Data.fs")
-        self.server: Zeod = start_zeod("-f", self._path)
+        self._directory, self._path, self._keys = directory, str(directory / "Data.fs"), keys
+        self.server: Zeod = self._started("127.0.0.1:0")
         self.crew = crew
         self._address = self.server.url.removeprefix("zeo://")
         for lane in range(CLIENTS):
@@ -47,7 +54,14 @@ class Office:
         self.go_on()
 
     def restart(self) -> None:
-        self.server = self._start_zeod("-f", self._path, "-a", self._address)
+        self.server = self._started(self._address)
+
+    def _started(self, address: str) -> Zeod:
+        conf = self._directory / "zeo.conf"
+        conf.write_text(
+            f"<zeo>\naddress {address}\n{self._keys}\n</zeo>\n<filestorage>\npath {self._path}\n</filestorage>\n"
+        )
+        return self._start_zeod("-C", str(conf))
 
     def go_on(self) -> None:
         """Wait until each of the eight has committed twice more, and see that nobody has seen anything wrong."""
@@ -72,9 +86,9 @@ class Office:
 
 
 @pytest.fixture
-def open_office(start_zeod: StartZeod, tmp_path: Path) -> Iterator[Callable[[Path], Office]]:
+def open_office(start_zeod: StartZeod, tmp_path: Path) -> Iterator[OpenOffice]:
     with Crew(tmp_path, "tests.crash.lane") as crew:
-        yield lambda directory: Office(start_zeod, directory, crew)
+        yield lambda directory, keys="": Office(start_zeod, directory, crew, keys)
 
 
 def look(client: RawClient) -> tuple[int, Tid]:
@@ -170,7 +184,7 @@ def at_steps(office: Office, fault: Fault, steps: tuple[str, ...] = STEPS) -> No
         goes_on_after(office, step, turn)
 
 
-def test_at_the_steps_that_differ(open_office: Callable[[Path], Office], tmp_path: Path) -> None:
+def test_at_the_steps_that_differ(open_office: OpenOffice, tmp_path: Path) -> None:
     office = open_office(tmp_path)
     at_steps(office, cut)
     at_steps(office, kill, ("stored", "voted", "finishing"))
@@ -178,9 +192,21 @@ def test_at_the_steps_that_differ(open_office: Callable[[Path], Office], tmp_pat
     office.close()
 
 
+def test_at_the_steps_that_differ_with_all_records_in_files(open_office: OpenOffice, tmp_path: Path) -> None:
+    """What has not been committed leaves no file behind, and what is read back is what was sent."""
+    office = open_office(tmp_path, SPOOLED)
+    at_steps(office, cut, ("stored", "voting", "voted"))
+    at_steps(office, kill, ("stored", "finishing"))
+    at_steps(office, terminate, ("voted",))
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith(("Data.fs", "worker-", "zeod-"))}
+    assert names == {"zeo.conf"}
+    office.close()
+
+
 @pytest.mark.slow
-def test_at_every_step_many_times(open_office: Callable[[Path], Office], tmp_path: Path) -> None:
-    office = open_office(tmp_path)
+@pytest.mark.parametrize("keys", ["", SPOOLED])
+def test_at_every_step_many_times(open_office: OpenOffice, tmp_path: Path, keys: str) -> None:
+    office = open_office(tmp_path, keys)
     for _ in range(10):
         for fault in (kill, terminate, cut):
             at_steps(office, fault)
@@ -211,9 +237,7 @@ def full_disk_at_each_step(office: Office, disk: SmallDisk) -> None:
         goes_on_after(office, "finished" if step == "voted" else step, turn)
 
 
-def test_a_full_disk_at_each_step(
-    open_office: Callable[[Path], Office], small_disk: Callable[[int], SmallDisk]
-) -> None:
+def test_a_full_disk_at_each_step(open_office: OpenOffice, small_disk: Callable[[int], SmallDisk]) -> None:
     disk = small_disk(64)
     office = open_office(disk.path)
     full_disk_at_each_step(office, disk)
@@ -221,7 +245,7 @@ def test_a_full_disk_at_each_step(
 
 
 @pytest.mark.slow
-def test_a_full_disk_many_times(open_office: Callable[[Path], Office], small_disk: Callable[[int], SmallDisk]) -> None:
+def test_a_full_disk_many_times(open_office: OpenOffice, small_disk: Callable[[int], SmallDisk]) -> None:
     disk = small_disk(256)
     office = open_office(disk.path)
     for _ in range(10):
