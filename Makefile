@@ -29,7 +29,7 @@ test-node: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m node
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow and not node"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -28,15 +28,20 @@ PCONTACT, PBOOK = ClassMetadata("contacts", "Contact"), ClassMetadata("contacts"
 PATIENCE_S = 60
 
 
-@pytest.fixture
-def node() -> str:
-    """The path of Node. Who asks for these tests is told what is missing, not passed over."""
+def needed_node() -> str:
+    """Return the path of Node. Who asks for these tests is told what is missing, not passed over."""
     found = shutil.which("node")
     if found is None:
         pytest.fail("Node is not installed, and nothing of examples/node was tested: it needs Node 18 or later")
     if not (NODE / "node_modules").is_dir():
         pytest.fail(f"the packages of examples/node are not installed: run `npm ci` in {NODE}, or `make test-node`")
     return found
+
+
+@pytest.fixture
+def node() -> str:
+    """The path of Node."""
+    return needed_node()
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def fill(server: Zeod, storage: ClientStorage) -> tuple[Oid, Oid]:
     return ann, bob
 
 
-def run(node: str, server: Zeod, *arguments: str, status: int = 0) -> str:
+def run_node(node: str, server: Zeod, *arguments: str, status: int = 0) -> str:
     address = server.url.removeprefix("zeo://")
     command = [node, str(NODE / "contacts.mjs"), address, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -118,7 +123,7 @@ def test_a_record_is_read_with_nothing_but_the_schema(server: Zeod, storage: Cli
 @pytest.mark.node
 def test_node_shows_what_python_stored(node: str, server: Zeod, storage: ClientStorage) -> None:
     fill(server, storage)
-    assert run(node, server).splitlines() == [
+    assert run_node(node, server).splitlines() == [
         "Ann (contacts.Contact): 1 Road, Xanten; guardians: none",
         "Bob (contacts.Contact): no address; guardians: Ann",
     ]
@@ -128,17 +133,17 @@ def test_node_shows_what_python_stored(node: str, server: Zeod, storage: ClientS
 def test_python_sees_what_node_changed(node: str, server: Zeod, storage: ClientStorage) -> None:
     ann, bob = fill(server, storage)
     before, before_bob = storage.load(ann)[0], storage.load(bob)[0]
-    assert "moved Ann to Ypres in transaction 0x" in run(node, server, "Ann", "Ypres")
+    assert "moved Ann to Ypres in transaction 0x" in run_node(node, server, "Ann", "Ypres")
     changed = decode(awaited(storage, ann, before))
     assert Contact.FromString(changed.state) == Contact(
         name="Ann", address={"street": "1 Road", "city": "Ypres"}, seen=2**40 + 1
     )
     assert changed._replace(state=b"") == decode(before)._replace(state=b"")
-    run(node, server, "Bob", "Genua")
+    run_node(node, server, "Bob", "Genua")
     moved = decode(awaited(storage, bob, before_bob))
     assert Contact.FromString(moved.state).address.city == "Genua"
     assert moved.references == decode(before_bob).references
-    assert run(node, server).splitlines()[1] == "Bob (contacts.Contact): , Genua; guardians: Ann"
+    assert run_node(node, server).splitlines()[1] == "Bob (contacts.Contact): , Genua; guardians: Ann"
     assert storage.history(ann, 1)[0]["description"] == b"moved Ann to Ypres"
 
 
@@ -148,7 +153,7 @@ def test_fields_of_a_later_schema_survive_a_change_by_node(node: str, server: Ze
     record = decode(storage.load(ann)[0])
     commit(storage, {ann: encode(record._replace(state=record.state + b"\xa2\x06\x05later"))})
     before = storage.load(ann)[0]
-    run(node, server, "Ann", "Ypres")
+    run_node(node, server, "Ann", "Ypres")
     state = decode(awaited(storage, ann, before)).state
     assert state.endswith(b"\xa2\x06\x05later")
     assert Contact.FromString(state).address.city == "Ypres"
@@ -157,6 +162,6 @@ def test_fields_of_a_later_schema_survive_a_change_by_node(node: str, server: Ze
 @pytest.mark.node
 def test_what_goes_wrong_is_said_in_a_line(node: str, server: Zeod, storage: ClientStorage) -> None:
     fill(server, storage)
-    assert run(node, server, "Zed", "Ypres", status=1) == "contacts: there is no contact Zed\n"
+    assert run_node(node, server, "Zed", "Ypres", status=1) == "contacts: there is no contact Zed\n"
     server.stop()
-    assert "contacts: connect ECONNREFUSED" in run(node, server, status=1)
+    assert "contacts: connect ECONNREFUSED" in run_node(node, server, status=1)

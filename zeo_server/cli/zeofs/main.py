@@ -8,6 +8,7 @@ import click
 from zeo_core.errors import ZeodError
 from zeo_server.cli.zeofs.backup import backup
 from zeo_server.cli.zeofs.check import check
+from zeo_server.cli.zeofs.convert import convert
 from zeo_server.cli.zeofs.copy import copy
 from zeo_server.cli.zeofs.dump import dump, tail
 from zeo_server.cli.zeofs.index import index
@@ -49,7 +50,7 @@ def main() -> None:
     """
 
 
-for _command in (backup, check, copy, dump, index, pack, recover, refs, restore, show, stats, tail):
+for _command in (backup, check, convert, copy, dump, index, pack, recover, refs, restore, show, stats, tail):
     main.add_command(_command)
 
 
