@@ -27,7 +27,7 @@ __all__ = ["clients", "table"]
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def clients(where: Place, as_json: bool, timeout: float) -> None:
-    r"""Print who is connected to the server at WHERE, and what each client does; this command is one of them.
+    """Print who is connected to the server at WHERE, and what each client does; this command is one of them.
 
     \b
     Examples:

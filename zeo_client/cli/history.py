@@ -24,7 +24,7 @@ def parse_oid(text: str) -> Oid:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")
 def history(where: Place, oid: Oid, count: int, as_json: bool, timeout: float) -> None:
-    r"""Print the transactions that wrote the object OID in the storage at WHERE, newest first.
+    """Print the transactions that wrote the object OID in the storage at WHERE, newest first.
 
     \b
     Example:

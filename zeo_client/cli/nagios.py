@@ -31,7 +31,7 @@ _EMPTY: Final = "0" * 16
 @click.option("-u", "--time-units", type=click.Choice(list(_UNITS)), default="minutes", show_default=True)
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def nagios(where: Place, output_metrics: bool, status_path: str | None, time_units: str, timeout: float) -> None:
-    r"""Check the server at WHERE, with the output and the exit status of a Nagios plug-in.
+    """Check the server at WHERE, with the output and the exit status of a Nagios plug-in.
 
     \b
     Exit status:

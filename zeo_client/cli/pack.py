@@ -27,7 +27,7 @@ _SILENT_S: Final = 2.0  # work that is done sooner needs no progress bar
 @click.option("--no-wait", is_flag=True, help="Have it packed, and do not wait for the end.")
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")
 def pack(where: Place, days: float, clock: str | None, no_wait: bool, timeout: float) -> None:
-    r"""Have the server at WHERE drop from a storage the revisions that were replaced, and unreachable objects.
+    """Have the server at WHERE drop from a storage the revisions that were replaced, and unreachable objects.
 
     The server goes on serving meanwhile. Packing again to an earlier time does nothing.
 

@@ -1,5 +1,6 @@
 """`zeo ping`: how long a server takes to answer."""
 
+import json
 import statistics
 import time
 
@@ -15,8 +16,9 @@ __all__ = ["ping"]
 @click.option("-c", "--count", type=click.IntRange(1), default=5, show_default=True, help="How many calls.")
 @click.option("-i", "--interval", default=0.2, show_default=True, metavar="SECONDS", help="Wait between the calls.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")
-def ping(where: Place, count: int, interval: float, timeout: float) -> None:
-    r"""Call the server at WHERE and print how long each answer takes: the time of one load that finds its object.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def ping(where: Place, count: int, interval: float, timeout: float, as_json: bool) -> None:
+    """Call the server at WHERE and print how long each answer takes: the time of one load that finds its object.
 
     \b
     Example:
@@ -31,7 +33,12 @@ def ping(where: Place, count: int, interval: float, timeout: float) -> None:
             start = time.perf_counter()
             storage.ping()
             times_ms.append((time.perf_counter() - start) * 1000)
-            click.echo(f"{where.address}: answer {number + 1} after {times_ms[-1]:.3f} ms")
+            if not as_json:
+                click.echo(f"{where.address}: answer {number + 1} after {times_ms[-1]:.3f} ms")
     finally:
         storage.close()
-    click.echo(f"fastest {min(times_ms):.3f}, median {statistics.median(times_ms):.3f}, slowest {max(times_ms):.3f} ms")
+    found = {"fastest": min(times_ms), "median": statistics.median(times_ms), "slowest": max(times_ms)}
+    if as_json:
+        click.echo(json.dumps({"address": str(where.address), "answers_ms": times_ms, **found}))
+    else:
+        click.echo(", ".join(f"{name} {time_ms:.3f}" for name, time_ms in found.items()) + " ms")

@@ -23,7 +23,7 @@ __all__ = ["chosen", "status", "text_of", "time_of"]
 @click.option("--json", "as_json", is_flag=True, help="Print what the server says, as JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def status(where: Place, as_json: bool, timeout: float) -> None:
-    r"""Print what the server at WHERE says of its storages: figures since it was started.
+    """Print what the server at WHERE says of its storages: figures since it was started.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ _COUNTERS: Final = ("loads", "stores", "commits", "conflicts", "conflicts_resolv
 @click.option("-n", "--count", type=click.IntRange(1), help="End after so many tables; else with Ctrl-C.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for an answer.")
 def top(where: Place, interval: float, count: int | None, timeout: float) -> None:
-    r"""Show what the server at WHERE does: for each storage, what happens a second, and who waits.
+    """Show what the server at WHERE does: for each storage, what happens a second, and who waits.
 
     \b
     Example:

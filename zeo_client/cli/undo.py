@@ -28,7 +28,7 @@ def parse_tid(text: str) -> Tid:
 @click.option("--user", default="", help="Who takes them back, for the log.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")
 def undo(where: Place, tids: tuple[Tid, ...], user: str, timeout: float) -> None:
-    r"""Take back transactions of the storage at WHERE, in the order given, in one transaction.
+    """Take back transactions of the storage at WHERE, in the order given, in one transaction.
 
     Nothing is changed if one of them cannot be, since what it wrote was changed later. Give the newest first.
 

@@ -16,7 +16,7 @@ __all__ = ["undolog"]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS", help="Wait so long for a connection.")
 def undolog(where: Place, count: int, as_json: bool, timeout: float) -> None:
-    r"""Print the transactions of the storage at WHERE that may be undone, newest first.
+    """Print the transactions of the storage at WHERE that may be undone, newest first.
 
     \b
     Example:

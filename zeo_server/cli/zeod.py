@@ -34,7 +34,7 @@ def main(
     check: bool,
     monitor: str | None,
 ) -> None:
-    r"""Serve object databases to their clients.
+    """Serve object databases to their clients.
 
     Without options, ./Data.fs on 127.0.0.1:9672. What the command line says overrides the configuration file.
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from click.testing import CliRunner
 
@@ -15,4 +17,5 @@ def test_it_lists_its_commands() -> None:
 def test_every_command_has_an_example(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
-    assert f"    zeo {name}" in result.output
+    assert re.search(rf"^ +zeo {name} \S", result.output, re.MULTILINE), "no example on a line of its own"
+    assert "\\b" not in result.output

@@ -18,7 +18,7 @@ __all__ = ["backup"]
 @blob_options
 @click.option("--quick", is_flag=True, help="Compare with the file only the last part, not all that is backed up.")
 def backup(file: str, repository: str, full: bool, quick: bool, blob_dir: str | None, blobs: bool) -> None:
-    r"""Back up FILE into the directory REPOSITORY, which is made if it does not exist.
+    """Back up FILE into the directory REPOSITORY, which is made if it does not exist.
 
     Works while a server has FILE open: what is committed when the backup begins is in it. The first backup is a full
     one, the next ones have what was added since, until a pack makes a full one necessary. Blobs are included, if their

@@ -24,7 +24,7 @@ __all__ = ["check"]
 @blob_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(file: str, references: bool, blob_dir: str | None, blobs: bool, as_json: bool) -> None:
-    r"""Check every invariant of FILE's format, its index, the references between its objects, and its blobs.
+    """Check every invariant of FILE's format, its index, the references between its objects, and its blobs.
 
     Blobs are looked for in the directory that --blob-dir names, or else beside FILE: in FILE.blobs, blobs, blobstorage
     or ../blobstorage, if it has the marker .layout.

@@ -38,7 +38,7 @@ def copy(
     to_blob_dir: str | None,
     blobs: bool,
 ) -> None:
-    r"""Copy the database SOURCE to TARGET: all its transactions, with their tids and what they undo, and its blobs.
+    """Copy the database SOURCE to TARGET: all its transactions, with their tids and what they undo, and its blobs.
 
     \b
     SOURCE and TARGET are each one of

@@ -41,7 +41,7 @@ def dump(
     schemas: Sequence[str],
     messages: Sequence[str],
 ) -> None:
-    r"""Show the transactions of FILE, oldest first, and what they wrote.
+    """Show the transactions of FILE, oldest first, and what they wrote.
 
     Works while a server has FILE open. No class is imported, but a module that --schema names is.
 
@@ -68,7 +68,7 @@ def dump(
 @click.option("--records/--no-records", default=False, show_default=True, help="Show the transactions' records.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each transaction.")
 def tail(file: str, count: int, records: bool, as_json: bool) -> None:
-    r"""Show the last transactions of FILE, oldest first.
+    """Show the last transactions of FILE, oldest first.
 
     Works while a server has FILE open; takes no longer for a large file.
 

@@ -17,7 +17,7 @@ __all__ = ["index"]
 @click.argument("file", type=FILE)
 @click.option("--rebuild", is_flag=True, help="Make the index anew and save it; no server may have FILE open.")
 def index(file: str, rebuild: bool) -> None:
-    r"""Compare the index of FILE, which is in FILE.index, with FILE; with --rebuild, make it anew.
+    """Compare the index of FILE, which is in FILE.index, with FILE; with --rebuild, make it anew.
 
     Without an index, opening a database takes as long as reading all of it. An index that ends before the file does is
     all right: the rest is scanned.

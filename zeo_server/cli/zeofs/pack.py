@@ -24,7 +24,7 @@ _DAY_S = 24 * 60 * 60
 @click.option("--keep-old/--no-keep-old", default=True, show_default=True, help="Keep the file as it was as FILE.old.")
 @click.option("--blob-dir", type=DIRECTORY, help="The directory of the blobs: those of removed records go, too.")
 def pack(file: str, days: float, until: Tid | None, gc: bool, keep_old: bool, blob_dir: str | None) -> None:
-    r"""Remove from FILE the revisions that were replaced by the pack time: now, unless told otherwise.
+    """Remove from FILE the revisions that were replaced by the pack time: now, unless told otherwise.
 
     With --gc, objects go as well that could not be reached from the root at the pack time and that nothing written
     later refers to; use --no-gc where objects of another database refer to some in FILE. The packed file takes the

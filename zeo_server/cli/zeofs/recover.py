@@ -18,7 +18,7 @@ __all__ = ["recover"]
 @click.argument("target", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def recover(damaged: str, target: str, as_json: bool) -> None:
-    r"""Copy all that can be read of the file DAMAGED into the new file TARGET, and name what is lost.
+    """Copy all that can be read of the file DAMAGED into the new file TARGET, and name what is lost.
 
     DAMAGED is only read, and TARGET must not exist. Check TARGET afterwards: objects may refer to lost ones.
 

@@ -18,7 +18,7 @@ __all__ = ["refs"]
 @click.argument("oid", type=parse_oid, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each reference.")
 def refs(file: str, oid: Oid | None, as_json: bool) -> None:
-    r"""Show which objects of FILE refer to the object OID; without OID, the references that lead nowhere.
+    """Show which objects of FILE refer to the object OID; without OID, the references that lead nowhere.
 
     Looks at the objects as they are now; no class is imported. Weak references, and those into other databases, are
     left out. Reads all of FILE, also while a server has it open.

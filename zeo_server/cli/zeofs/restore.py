@@ -22,7 +22,7 @@ __all__ = ["restore"]
 def restore(
     repository: str, target: str | None, at: Tid | None, blob_dir: str | None, no_blobs: bool, only_verify: bool
 ) -> None:
-    r"""Make the new file TARGET from the backups in the directory REPOSITORY.
+    """Make the new file TARGET from the backups in the directory REPOSITORY.
 
     TARGET must not exist, and appears when it is complete, verified by its checksums and on disk; so do the blobs, if
     there are any, in --blob-dir.

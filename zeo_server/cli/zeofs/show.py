@@ -33,7 +33,7 @@ def show(
     schemas: Sequence[str],
     messages: Sequence[str],
 ) -> None:
-    r"""Show the object OID of FILE: its class, size, references, history, and a state that is a protobuf message.
+    """Show the object OID of FILE: its class, size, references, history, and a state that is a protobuf message.
 
     Works while a server has FILE open. No class is imported, so that this shows objects whose class is gone; but a
     module that --schema names is.

@@ -24,7 +24,7 @@ _PLOTTED = 20  # classes; more bars could not be read
 @click.option("--limit", type=click.IntRange(min=1), default=30, show_default=True, help="Classes in the table.")
 @click.option("--plot", type=FILE, metavar="PICTURE", help="Draw PICTURE (.png, .svg, .pdf); needs zeod[plot].")
 def stats(file: str, as_json: bool, limit: int, plot: str | None) -> None:
-    r"""Count the objects of FILE by class: how many, how many bytes, the largest.
+    """Count the objects of FILE by class: how many, how many bytes, the largest.
 
     Objects are counted as they are now; records include their older revisions, which a pack would remove. Works while
     a server has FILE open.

@@ -1,5 +1,6 @@
 """The group of commands: help, version, errors."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from zeo_server.cli.zeofs.main import main
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_command_has_help_with_an_example(name: str) -> None:
     printed = CliRunner().invoke(main, [name, "--help"]).output
-    assert f"zeofs {name}" in printed.partition("Example")[2]
+    assert re.search(rf"^ +zeofs {name} \S", printed, re.MULTILINE), "no example on a line of its own"
+    assert "\\b" not in printed
     assert "Exit status" in printed
 
 
