@@ -87,7 +87,10 @@ class Staging:
             extension = getattr(transaction, "extension_bytes", extension)  # as it stands in that storage's log
         status = status.decode("ascii") if isinstance(status, bytes) else status
         told, length = _extension(extension, exact)
-        marker = os.urandom(MARKER_BYTES) if markable and length + TAIL_MAX_BYTES <= METADATA_MAX_BYTES else b""
+        marker = b""
+        if markable and length + TAIL_MAX_BYTES <= METADATA_MAX_BYTES:
+            # A transaction that is passed on has its marker from whoever began it, who may ask for it.
+            marker = getattr(transaction, "marker", b"") or os.urandom(MARKER_BYTES)
         args = (txn_id, user, description, told, tid, status, marker)
         call = encode_one_way("tpc_begin", args if marker else args[:-1])
         return cls(transaction, txn_id, generation, call, marker, memory_bytes=memory_bytes)

@@ -341,7 +341,7 @@ class ClientStorage(ZODBLog):
 
     def upstream(self) -> UpstreamLink:
         """Return the way to the server, for a server that serves this storage on (zeo_core.upstream)."""
-        return UpstreamLink(self._supervisor, self._cache)
+        return UpstreamLink(self._supervisor, self._cache, self._transactions, self._has)
 
     def close(self) -> None:
         """Disconnect for good."""

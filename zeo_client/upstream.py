@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from zeo_client import replies
 from zeo_client.cache.opening import Cache
 from zeo_client.client_options import effective_options
+from zeo_client.open_transactions import OpenTransactions
 from zeo_client.tls_files import client_context
 from zeo_client.transport.supervisor import Supervisor
 from zeo_core.ids import Oid, Tid
 from zeo_core.transaction import Revision
+from zeo_core.upstream import UpstreamConflict, UpstreamTransaction, UpstreamVote
+from zeo_core.wire.methods import COMMIT_OUTCOME
 
 if TYPE_CHECKING:
     from zeo_client.storage import ClientStorage
@@ -24,8 +27,13 @@ __all__ = ["UpstreamLink", "open_upstream"]
 class UpstreamLink:
     """The way to the server of one ClientStorage; see zeo_core.upstream."""
 
-    def __init__(self, supervisor: Supervisor, cache: Cache) -> None:
+    def __init__(
+        self, supervisor: Supervisor, cache: Cache, transactions: OpenTransactions, has: Callable[[str], bool]
+    ) -> None:
         self._supervisor = supervisor
+        self._transactions = transactions
+        self._has = has
+        self.connection = supervisor.current
         self.known_tid = cache.last_tid
         self._from_memory: Callable[[Oid, Tid], Revision | None] = cache.load_from_memory
 
@@ -42,6 +50,27 @@ class UpstreamLink:
             "getInvalidations", (tid,), replies.changes
         )
         return answer
+
+    def new_oids(self, count: int) -> list[Oid]:
+        """Return fresh oids, `count` of them or as many as the server gives at once."""
+        fresh: list[Oid] = self._supervisor.channel().call("new_oids", (count,), replies.fresh_oids)
+        return fresh
+
+    def vote(
+        self, transaction: UpstreamTransaction, *, resolves: bool, again: Sequence[tuple[Oid, Tid, bytes]] = ()
+    ) -> UpstreamVote:
+        """Give the server what is staged and have it vote; conflicts are for the caller to have resolved."""
+        changed, conflicts = self._transactions.vote_once(transaction, resolves=resolves, again=again)
+        return UpstreamVote(changed, [UpstreamConflict(*conflict) for conflict in conflicts])
+
+    def keeps_markers(self) -> bool:
+        """Tell whether the server knows transactions by their commit markers."""
+        return self._has(COMMIT_OUTCOME)
+
+    def outcome(self, marker: bytes, since: Tid) -> Tid | None:
+        """Return the tid of the transaction with that marker after `since`, None if there is none."""
+        tid: Tid | None = self._supervisor.channel().call("transaction_outcome", (marker, since), replies.outcome)
+        return tid
 
     def address(self) -> str:
         """Return the address of the server that is connected, or was last; of all, if none was yet."""

@@ -11,7 +11,7 @@ extension, where no unpickler looks, so that the extension reads as it did.
 
 from typing import Final
 
-__all__ = ["MARKER_BYTES", "TAIL_MAX_BYTES", "is_marked", "marked", "unmarked"]
+__all__ = ["MARKER_BYTES", "TAIL_MAX_BYTES", "is_marked", "marked", "marker_of", "unmarked"]
 
 MARKER_BYTES: Final = 16
 
@@ -31,6 +31,11 @@ def marked(extension: bytes, marker: bytes) -> bytes:
 def is_marked(extension: bytes, marker: bytes) -> bool:
     """Tell whether an extension has this marker."""
     return extension.endswith(_MAGIC + marker)
+
+
+def marker_of(extension: bytes) -> bytes:
+    """Return the marker of an extension, b"" if it has none."""
+    return extension[-MARKER_BYTES:] if extension[-_TAIL_BYTES:-MARKER_BYTES] == _MAGIC else b""
 
 
 def unmarked(extension: bytes) -> bytes:

@@ -37,7 +37,10 @@ from zeo_server.session import ServerSession
 from zeo_server.storages.local import LocalStorage
 from zeo_server.storages.relayed import RelayedStorage
 
-__all__ = ["CLOSED_DOOR", "Door", "Reload", "banner", "new_event_loop", "run", "serve"]
+__all__ = ["CLOSED_DOOR", "RELAYED_TIMEOUT_SHARE", "Door", "Reload", "banner", "new_event_loop", "run", "serve"]
+
+RELAYED_TIMEOUT_SHARE = 0.8
+"""What is left of transaction-timeout for who commits to another server's storage."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -122,7 +125,7 @@ async def serve(
                 storage,
                 loop,
                 name=name,
-                timeout_s=configuration.transaction_timeout_s,
+                timeout_s=_timeout_s(configuration, storage),
                 limits=limits,
                 spool_directory=configuration.spool_directory,
                 resolution_classes=classes,
@@ -141,6 +144,16 @@ async def serve(
         await service.stop()  # the writers' threads among others
         raise
     return listener, service
+
+
+def _timeout_s(configuration: Configuration, storage: ServedStorage) -> float:
+    """Return how long a client may take between vote and finish.
+
+    Of another server's storage it is shorter: there the same time runs for the connection from here, and with that one
+    everybody here would be cut off.
+    """
+    share = RELAYED_TIMEOUT_SHARE if isinstance(storage, RelayedStorage) else 1.0
+    return configuration.transaction_timeout_s * share
 
 
 def _invalidation_log(
@@ -248,7 +261,7 @@ class _Reloader:
         self._service.access = new.access
         self._service.change_limits(new.limits)
         for coordinator in self._service.storages.values():
-            coordinator.change_timeout(new.transaction_timeout_s)
+            coordinator.timeouts.change(_timeout_s(new, coordinator.storage))
             coordinator.invalidations.resize(new.invalidation_queue_size)
             coordinator.invalidations.age_s = new.invalidation_age_s
         for warning in new.warnings:

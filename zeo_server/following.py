@@ -11,7 +11,7 @@ what they missed. What arrives before it is known what was missed waits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from zeo_core.errors import ClientDisconnected
@@ -44,7 +44,7 @@ class Following:
         self._name = name
         self._encoder = Encoder()
         self._coordinator: Coordinator | None = None
-        self._held: list[Invalidation] | None = None  # what waits until it is known what was missed
+        self._held: list[Callable[[], None]] | None = None  # what waits until it is known what was missed
         self._reconnections = 0
 
     def begin(self) -> None:
@@ -65,6 +65,11 @@ class Following:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and all clients are gone
             self._loop.call_soon_threadsafe(self._heard, Invalidation(tid, tuple(oids)))
 
+    def in_turn(self, show: Callable[[], None]) -> None:
+        """Have `show` called in the loop after all that was heard before: it shows what was committed through here."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take_turn, show)
+
     def invalidateCache(self) -> None:  # noqa: N802 - ZODB's name
         """Take note that the other server was away, and is back."""
         with contextlib.suppress(RuntimeError):
@@ -73,13 +78,18 @@ class Following:
     # -- in the loop --------------------------------------------------------------------------------------------------
 
     def _heard(self, change: Invalidation) -> None:
-        if self._held is not None:
-            self._held.append(change)
-        elif change.tid > self._storage.last_tid():
-            self._show(change)
+        self._take_turn(partial(self._show, change))
+
+    def _take_turn(self, show: Callable[[], None]) -> None:
+        if self._held is None:
+            show()
+        else:
+            self._held.append(show)
 
     def _show(self, change: Invalidation) -> None:
         tid, oids = change
+        if tid <= self._storage.last_tid():
+            return  # it was among what was missed
         self._storage.show(tid, oids)
         self._log.add(tid, oids)
         if self._coordinator is not None:
@@ -118,14 +128,16 @@ class Following:
             else:
                 self._log.add(tid, oids)
             self._have_clients_verify()
+        elif not self._storage.read_only():
+            # Writers keep oids that they were given, and the other server may have been restarted (lesson B25).
+            self._have_clients_verify()
         changed = "nothing is known of" if oids is None else f"{len(oids)} objects were changed in"
         _log.info("%s: back at %s: %s the time between", self._name, self._storage.link.address(), changed)
         held, self._held = self._held or [], None
-        for change in held:
-            if change.tid > tid:
-                self._show(change)
+        for show in held:
+            show()
 
     def _have_clients_verify(self) -> None:
         if self._coordinator is not None:
             for member in self._coordinator.audience.members():
-                member.disconnect(f"transactions of {self._storage.link.address()} were missed")
+                member.disconnect(f"the connection to {self._storage.link.address()} was lost meanwhile")

@@ -174,8 +174,12 @@ def _load_serial(caller: Caller, answer: Answer, oid: Oid, tid: Tid) -> None:
     answer(revision.data)
 
 
-def _new_oids(caller: Caller, count: int = NEW_OIDS_MAX) -> list[Oid]:
-    return caller.storage.new_oids(min(max(count, 1), NEW_OIDS_MAX))
+def _new_oids(caller: Caller, answer: Answer, count: int = NEW_OIDS_MAX) -> None:
+    fresh = partial(caller.storage.new_oids, min(max(count, 1), NEW_OIDS_MAX))
+    if isinstance(caller.storage, RelayedStorage):
+        caller.in_thread(fresh, answer)
+    else:
+        answer(fresh())
 
 
 def _tpc_begin(
@@ -409,6 +413,7 @@ _LATER = frozenset(
             "getInvalidations",
             "load_many",
             "loadSerial",
+            "new_oids",
             "transaction_outcome",
             "vote",
             "tpc_finish",

@@ -83,9 +83,12 @@ class InvalidationLog:
         """Keep the last `size` transactions from now on."""
         self._log = deque(self._log, maxlen=max(size, 1))
 
-    def add(self, tid: Tid, oids: Sequence[Oid]) -> None:
-        """Take note of a transaction, later than all before it."""
-        self._log.append(Invalidation(tid, tuple(oids)))
+    def add(self, tid: Tid, oids: Sequence[Oid]) -> bool:
+        """Take note of a transaction; tell whether it is later than all before it, as it is to be."""
+        is_new = not self._log or tid > self._log[-1].tid
+        if is_new:
+            self._log.append(Invalidation(tid, tuple(oids)))
+        return is_new
 
     def restart(self, tid: Tid) -> None:
         """Know nothing but that `tid` is the last transaction."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from zeo_core.errors import ClientDisconnected, ConfigurationError
-from zeo_core.storage import TransactsBlobs
-from zeo_core.upstream import RemoteStorage
+from zeo_core.upstream import RemoteBlobStorage, RemoteStorage
 from zeo_server.config import StorageSection
 from zeo_server.listener import Address, address_text
 from zeo_server.storages.relayed import RelayedStorage
@@ -54,7 +53,7 @@ class Source:
             storage = _client()(self.servers, self.options, self.tls)
         except (ClientDisconnected, ValueError) as error:
             raise ConfigurationError(str(error)) from error
-        if isinstance(storage, TransactsBlobs):
+        if isinstance(storage, RemoteBlobStorage):
             return RelayedBlobStorage(storage, read_only=self.read_only)
         return RelayedStorage(storage, read_only=self.read_only)
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.client.peer import Peer, until
+from tests.client.storages import Open
 from zeo_client.storage import ClientStorage
 from zeo_client.upstream import open_upstream
-from zeo_core.errors import ClientDisconnected, ConfigurationError
-from zeo_core.ids import MAX_TID, pack_id
-from zeo_core.transaction import Revision
-from zeo_core.upstream import RemoteStorage
+from zeo_core.commit_marker import MARKER_BYTES, marked
+from zeo_core.errors import ClientDisconnected, ConfigurationError, StorageTransactionError
+from zeo_core.ids import MAX_TID, ZERO_TID, pack_id
+from zeo_core.transaction import Revision, TransactionMetadata
+from zeo_core.upstream import RemoteStorage, UpstreamTransaction
 
 A, B = pack_id(1), pack_id(2)
 
@@ -83,3 +85,42 @@ def test_tls_that_cannot_be_used_is_said_before_anybody_is_called(tmp_path: Path
     files = {"certificate": str(tmp_path / "none.pem"), "server_hostname": None}
     with pytest.raises(ConfigurationError, match=r"none\.pem"):
         open_upstream(["127.0.0.1:9"], {}, files)
+
+
+# -- transactions that are passed on -----------------------------------------------------------------------------------
+
+
+def test_a_vote_whose_conflicts_are_resolved_by_somebody_else(peer: Peer, storage: ClientStorage) -> None:
+    first = peer.commit({A: b"one"})
+    storage.ping()
+    second = peer.commit({A: b"two"})
+    told = {"oid": A, "serials": (second, first), "data": b"mine"}
+    votes = iter([(told,), ()])
+    peer.script["vote"] = lambda link, request: link.send(link.reply(request, next(votes)))
+    txn = UpstreamTransaction(TransactionMetadata())
+    storage.tpc_begin(txn)
+    storage.store(A, first, b"mine", "", txn)
+    link = storage.upstream()
+    assert link.vote(txn, resolves=True) == (frozenset(), [(A, second, first, None)])
+    with pytest.raises(StorageTransactionError):
+        storage.tpc_finish(txn)
+    assert link.vote(txn, resolves=True, again=[(A, second, b"both")]) == (frozenset(), [])
+    stored = [request.args[:3] for request in peer.link().calls("storea")]
+    assert stored[-2:] == [(A, first, b"mine"), (A, second, b"both")]
+    storage.tpc_abort(txn)
+
+
+def test_a_transaction_that_is_passed_on_keeps_its_marker(peer: Peer, opened: Open) -> None:
+    peer.extensions = ("commit-outcome", "concurrent-transactions")
+    storage, marker = opened(), bytes(range(MARKER_BYTES))
+    sent = []
+    for extension in (marked(b"", marker), b""):
+        txn = UpstreamTransaction(TransactionMetadata(extension=extension))
+        storage.tpc_begin(txn)
+        storage.store(A, ZERO_TID, b"x", "", txn)
+        storage.tpc_vote(txn)
+        sent.append(peer.link().calls("tpc_begin")[-1].args[6])
+        storage.tpc_abort(txn)
+    assert sent[0] == marker
+    assert sent[1] != marker
+    assert len(sent[1]) == MARKER_BYTES

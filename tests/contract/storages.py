@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.contract.served import SERVED
+from tests.contract.served import RELAYED, SERVED
 from zeo_core.ids import ZERO_TID, Oid, Tid
 from zeo_core.transaction import UndoEntry
 from zeo_core.zodb import ZODBLog, ZODBStorage
@@ -30,6 +30,7 @@ class Kind:
     undoes: bool = False  # it takes back transactions
     groups: bool = True  # it is in this process, so that a test can write groups of transactions itself
     packs: bool = False  # it drops old revisions
+    slow: bool = False  # it takes a while to start
 
 
 @contextmanager
@@ -63,6 +64,7 @@ KINDS = [
     Kind("demo", _demo_storage, iterates=True, keeps=False, packs=True),
     Kind("demo on files", _demo_storage_on_files, iterates=True, keeps=True, packs=True),
     Kind("client", SERVED.open, iterates=True, keeps=True, undoes=True, groups=False),
+    Kind("relayed", RELAYED.open, iterates=True, keeps=True, undoes=True, groups=False, slow=True),
 ]
 
 

@@ -202,3 +202,31 @@ def test_who_has_voted_hears_it_with_the_answer_to_its_finish() -> None:
     audience.tell(b"x")
     assert (idle.heard, idle.heard_later) == ([b"x"], [])
     assert (busy.heard, busy.heard_later) == ([], [b"x"])
+
+
+def test_a_transaction_that_is_known_is_noted_once() -> None:
+    log = InvalidationLog(5, ())
+    assert log.since(pack_id(1)) is None
+    assert log.add(pack_id(2), (A,))
+    assert not log.add(pack_id(2), (B,))
+    assert not log.add(pack_id(1), (B,))
+    assert log.add(pack_id(3), (B,))
+    assert log.since(pack_id(2)) == (pack_id(3), [B])
+
+
+def test_a_log_that_begins_anew_knows_the_last_only() -> None:
+    log = InvalidationLog(5, [Invalidation(pack_id(number), (A,)) for number in range(1, 6)])
+    log.restart(pack_id(3))
+    assert len(log) == 1
+    assert log.since(pack_id(3)) == (pack_id(3), [])
+    assert log.since(pack_id(5)) is None
+
+
+def test_who_is_registered() -> None:
+    audience: Audience[Ear] = Audience()
+    one, two = Ear(), Ear()
+    audience.join(one)
+    audience.join(two)
+    members = audience.members()
+    audience.leave(one)
+    assert (members, audience.members()) == ((one, two), (two,))

@@ -178,5 +178,5 @@ def test_clients_are_told_under_their_names(server: InProcess) -> None:
 def test_a_timeout_that_is_off_is_said_as_zeo_does(server: InProcess) -> None:
     assert figures(server)["timeout-thread-is-alive"] is True
     coordinator = server.service.storages["1"]
-    server.ask(lambda: coordinator.change_timeout(0))
+    server.ask(lambda: coordinator.timeouts.change(0))
     assert server.ask(lambda: StorageStatus.of(coordinator)).as_map()["timeout-thread-is-alive"] == "stub"

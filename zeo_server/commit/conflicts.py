@@ -14,6 +14,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, pack_id, unpack_id
 from zeo_core.storage import ServedStorage
 from zeo_server.commit.resolver import Resolver
 from zeo_server.commit.transaction import Conflict, ServerTransaction
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["OIDS_AHEAD_MAX", "Checked", "Checker"]
 
@@ -41,13 +42,14 @@ class Checker:
         self._storage = storage
         self._resolver = resolver
         self._name = name
+        self._elsewhere = isinstance(storage, RelayedStorage)  # another server checks
         # What can fail is to fail at the vote (lesson B28); a storage without a disk has nothing to check.
         self._check_room: Callable[[int], None] | None = getattr(storage, "check_room", None)
         self._highest_oid: Callable[[], Oid] | None = getattr(storage, "highest_oid", None)
 
     def check(self, transaction: ServerTransaction, byte_count: int) -> Checked:
         """Check conflicts, and that there is room for `byte_count` bytes."""
-        if transaction.error is not None:
+        if transaction.error is not None or self._elsewhere:
             return Checked(transaction.error)
         current_tid = self._storage.current_tid
         try:

@@ -13,31 +13,31 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
 from zeo_core.errors import (
     ClientDisconnected,
     ConflictError,
-    POSKeyError,
     StorageClosedError,
     StorageTransactionError,
     UndoError,
     ZeodError,
 )
-from zeo_core.ids import Oid, Tid, successor
+from zeo_core.ids import Oid, Tid
 from zeo_core.storage import LoadsCached, ServedStorage, Undoes, WrittenGroup
 from zeo_core.transaction import Invalidation, whole
 from zeo_core.wire.codec import Encoder
 from zeo_core.zodb_records import tid_from_undo_id
 from zeo_server.allow_list import AllowList
 from zeo_server.commit.conflicts import Checked, Checker
+from zeo_server.commit.elsewhere import Elsewhere, Voted
 from zeo_server.commit.group import GroupWriter, Outcome
 from zeo_server.commit.locks import ObjectLocks
 from zeo_server.commit.phases import ENDED, IN_DOUBT, Phase, Step
 from zeo_server.commit.preparation import Preparation
-from zeo_server.commit.resolver import AT_ONCE_MAX_BYTES, Resolver
+from zeo_server.commit.resolver import Resolver
 from zeo_server.commit.spool import Spooling
 from zeo_server.commit.timeout import Timeouts
 from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, ServerTransaction
@@ -89,7 +89,8 @@ class Coordinator:
         self._promised_bytes = 0  # of all transactions in doubt
         self.locks: ObjectLocks[ServerTransaction] = ObjectLocks()
         self.timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
-        self._writer: GroupWriter[ServerTransaction] = GroupWriter(storage, self._post, name, limits)
+        self._elsewhere = Elsewhere.of(storage, loop, self._voted_elsewhere, self._written, name)
+        self._writer = self._elsewhere or GroupWriter[ServerTransaction](storage, self._post, name, limits)
         self.uploads = Uploads(storage, loop, name, limits)
         self._spooling = Spooling(storage, self.uploads.run, limits, spool_directory)
         self._preparation = Preparation(storage, self.uploads)
@@ -138,9 +139,8 @@ class Coordinator:
 
     def store(self, member: Member, txn_id: Hashable, oid: Oid, serial: Tid, data: bytes) -> None:
         """Stage an object; StorageTransactionError if there is no such transaction."""
-        transaction = self._find(member, txn_id)
+        self._find(member, txn_id).store(oid, serial, data)
         self.counters.stores += 1
-        transaction.store(oid, serial, data)
 
     def stage_blob(
         self, member: Member, txn_id: Hashable, oid: Oid, source: BlobSource, stage: Callable[[ServerTransaction], None]
@@ -227,10 +227,6 @@ class Coordinator:
         if transaction is not None:
             self._abort(transaction)
 
-    def change_timeout(self, timeout_s: float) -> None:
-        """Give clients that much time between vote and finish from now on; 0 for ever."""
-        self.timeouts.change(timeout_s)
-
     def change_limits(self, limits: Limits) -> None:
         """Let other limits hold for what begins from now on."""
         self._limits = self.uploads.limits = self._spooling.limits = limits
@@ -289,6 +285,9 @@ class Coordinator:
         if checked.fault is not None:
             self._refuse(transaction, checked.fault)
             return False
+        if self._elsewhere is not None:
+            self._elsewhere.vote(transaction)
+            return True
         if not all(isinstance(conflict.data, bytes | None) for conflict in checked.conflicts):
             return self._read_back(transaction, checked.conflicts)
         here = [conflict for conflict in checked.conflicts if self._resolver.can(conflict)]
@@ -353,20 +352,26 @@ class Coordinator:
         elif not left:
             self._grant(transaction)
         elif transaction.resolves:
-            transaction.move(Step.CONFLICT)
-            self.timeouts.start(transaction)
-            transaction.give([conflict.as_map(self._committed_data(conflict)) for conflict in left])
+            committed_data = self._resolver.committed_data
+            self._have_resolved(transaction, [each.as_map(committed_data(each, self.load)) for each in left])
         else:
             self._refuse(transaction, left[0].error())
         return transaction.phase not in ENDED
 
-    def _committed_data(self, conflict: Conflict) -> bytes | None:
-        """Return the committed data if they are in memory."""
-        try:
-            revision = self.load(conflict.oid, successor(conflict.committed))
-        except (BlockingIOError, POSKeyError):
-            return None
-        return None if revision is None or len(revision.data) > AT_ONCE_MAX_BYTES else revision.data
+    def _have_resolved(self, transaction: ServerTransaction, conflicts: Sequence[Mapping[str, object]]) -> None:
+        transaction.move(Step.CONFLICT)
+        self.timeouts.start(transaction)
+        transaction.give(list(conflicts))
+
+    def _voted_elsewhere(self, transaction: ServerTransaction, outcome: Voted | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._refuse(transaction, outcome)
+            self._release([transaction])
+        elif outcome.conflicts:
+            self._have_resolved(transaction, outcome.conflicts)
+        else:
+            transaction.resolved.update(dict.fromkeys(outcome.changed))
+            self._grant(transaction)
 
     def _grant(self, transaction: ServerTransaction) -> None:
         transaction.move(Step.GRANT)
@@ -403,6 +408,8 @@ class Coordinator:
         transaction.move(step)
         transaction.drop()
         self.uploads.end_of(transaction)
+        if self._elsewhere is not None:
+            self._elsewhere.end_of(transaction)
         self.counters.active_txns -= 1
         self.timeouts.stop(transaction)
         mine = self._open.get(transaction.member)
@@ -479,9 +486,9 @@ class Coordinator:
         info: list[bytes] = []
 
         def announce(tid: Tid, oids: Sequence[Oid]) -> None:
-            self.invalidations.add(tid, oids)
             transaction = by_tid[tid]
-            self.audience.tell(self._encoder.one_way("invalidateTransaction", (tid, oids)), but=transaction.member)
+            if self.invalidations.add(tid, oids):
+                self.audience.tell(self._encoder.one_way("invalidateTransaction", (tid, oids)), but=transaction.member)
             if not info:
                 info.append(self._encoder.one_way("info", (self.info(),)))
             self.counters.committed(transaction.vote_s, transaction.finish_s)

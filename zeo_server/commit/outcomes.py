@@ -18,6 +18,7 @@ from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.phases import Phase
 from zeo_server.commit.transaction import Answer
 from zeo_server.storages.logged import LoggedStorage
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["LOOK_EVERY_S", "InThread", "find_commit", "keeps_markers", "tell_outcome"]
 
@@ -30,7 +31,7 @@ InThread = Callable[[Callable[[], object], Answer], None]
 
 def keeps_markers(storage: ServedStorage) -> bool:
     """Tell whether a storage's log gives extensions back to the byte, and so the markers: ours do."""
-    return isinstance(storage, LoggedStorage)
+    return storage.link.keeps_markers() if isinstance(storage, RelayedStorage) else isinstance(storage, LoggedStorage)
 
 
 def tell_outcome(coordinator: Coordinator, in_thread: InThread, marker: bytes, since: Tid, answer: Answer) -> None:
@@ -51,6 +52,8 @@ def find_commit(storage: ServedStorage, marker: bytes, since: Tid) -> Tid | None
 
     StorageError if `since` is no transaction of the log: a pack, or a restored backup, may have dropped later ones too.
     """
+    if isinstance(storage, RelayedStorage):
+        return storage.link.outcome(marker, since)
     walk = iter(storage.transactions(since))
     if since != ZERO_TID:
         first = next(walk, None)

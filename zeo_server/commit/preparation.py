@@ -16,6 +16,7 @@ from zeo_server.commit.phases import ENDED
 from zeo_server.commit.transaction import ServerTransaction
 from zeo_server.commit.undoing import repeated_blobs, undo_writes
 from zeo_server.commit.uploads import Uploads
+from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["Preparation", "Then"]
 
@@ -32,7 +33,7 @@ class Preparation:
 
     def prepare(self, transaction: ServerTransaction, then: Then) -> None:
         """Prepare a vote, then call `then`, now or later; not for a transaction that has ended by then."""
-        if transaction.undos and isinstance(self._storage, Undoes):
+        if transaction.undos and isinstance(self._storage, Undoes) and not isinstance(self._storage, RelayedStorage):
             work = partial(undo_writes, self._storage, transaction.undos, dict(transaction.writes))
             self._uploads.run(work).add_done_callback(partial(self._undone, transaction, then))
         else:

@@ -41,6 +41,14 @@ class Resolver:
         except RecordFormatError:
             return False
 
+    def committed_data(self, conflict: Conflict, load: Load) -> bytes | None:
+        """Return the data committed to the object of a conflict if they are in memory, and not too large to send."""
+        try:
+            revision = load(conflict.oid, successor(conflict.committed))
+        except (BlockingIOError, POSKeyError):
+            return None
+        return None if revision is None or len(revision.data) > AT_ONCE_MAX_BYTES else revision.data
+
     def resolve(self, conflict: Conflict) -> bytes | None:
         """Return the record with both changes, None if there is none. May wait for the disk: for a thread."""
         return self._resolve(conflict, self._load, at_once=False)

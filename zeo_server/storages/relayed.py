@@ -6,12 +6,15 @@ clients. In that moment nobody may be given what is newer (invariant 3). So this
 It costs nothing: what was current then is in the cache, too, with the tid that ended it.
 """
 
+import tempfile
 import threading
+from binascii import b2a_base64
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
-from zeo_core.errors import ClientDisconnected, POSKeyError, ReadOnlyError, UndoError
+from zeo_core.errors import ClientDisconnected, POSKeyError, ReadOnlyError, StorageError, UndoError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, successor
 from zeo_core.storage import Announce, InvalidationSink, Progress, WrittenGroup
 from zeo_core.transaction import (
@@ -21,10 +24,11 @@ from zeo_core.transaction import (
     RecordedTransaction,
     Revision,
     UndoEntry,
+    whole,
 )
-from zeo_core.upstream import RemoteStorage, Upstream
+from zeo_core.upstream import RemoteStorage, Upstream, UpstreamTransaction
 
-__all__ = ["THREADS", "RelayedStorage", "load_threads"]
+__all__ = ["THREADS", "Follower", "RelayedGroup", "RelayedStorage", "load_threads"]
 
 THREADS = 16
 """Threads that may wait for the other server at a time: its client has all their calls under way together."""
@@ -39,6 +43,20 @@ def load_threads(storage: object) -> Executor | None:
 
 
 _Outcome = Revision | POSKeyError | None
+
+
+class Follower(InvalidationSink, Protocol):
+    """Who shows what the other server commits."""
+
+    def in_turn(self, show: Callable[[], None]) -> None:
+        """Have `show` called in the loop after all that was heard before; for any thread."""
+
+
+class RelayedGroup(NamedTuple):
+    """A transaction that the other server has committed, and what it changed."""
+
+    tids: tuple[Tid]
+    oids: Sequence[Oid]
 
 
 class _Load:
@@ -60,6 +78,8 @@ class RelayedStorage:
     def __init__(self, source: RemoteStorage, *, read_only: bool = False) -> None:
         self.link: Upstream = source.upstream()
         self.threads = ThreadPoolExecutor(THREADS, "zeod upstream")
+        self.in_turn: Callable[[Callable[[], None]], None] = _nowhere
+        """Calls in the loop, in its turn, what shows a transaction that was committed through here; for any thread."""
         self._source = source
         self._read_only = read_only
         self._lock = threading.Lock()  # over what follows
@@ -72,9 +92,10 @@ class RelayedStorage:
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
-    def follow(self, sink: InvalidationSink) -> None:
+    def follow(self, sink: Follower) -> None:
         """Have `sink` told of what the other server commits, after what is shown now."""
         self._source.register_sink(sink)
+        self.in_turn = sink.in_turn
         self._serving = not self.link.away_s()
         self._shown = self._source.last_tid()
 
@@ -209,10 +230,10 @@ class RelayedStorage:
         raise UndoError(f"{self.name()} is what undoes")
 
     def pack_steps(self, until_s: float, *, gc: bool | None = None) -> Iterator[Progress]:
-        """Have the other server pack; it does not tell how far it has come."""
+        """Have the other server pack, as its settings say; it does not tell how far it has come."""
         self._check_writable()
         self._source.pack(until_s)
-        return iter(())
+        yield from ()
 
     def close(self) -> None:
         """Disconnect for good."""
@@ -222,27 +243,71 @@ class RelayedStorage:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def new_oids(self, count: int) -> list[Oid]:
-        """Refuse: nothing is written to a replica."""
-        raise self._refusal()
+        """Return up to `count` fresh oids of the other server; for a thread."""
+        self._check_writable()
+        return self.link.new_oids(count)
+
+    def spool_directory(self) -> str:
+        """Return where the records of a large transaction wait until the other server is given them."""
+        return tempfile.gettempdir()
+
+    def begin(self, key: UpstreamTransaction, tid: Tid | None, status: bytes) -> None:
+        """Begin a transaction on the other server; this and the following, up to `abort`, are for threads."""
+        self._check_writable()
+        self._source.tpc_begin(key, tid, status)
+
+    def stage(self, write: ObjectWrite, key: UpstreamTransaction, *, restored: bool) -> None:
+        """Stage an object there."""
+        oid, serial, _, data_tid, _ = write
+        data = whole(write.data)
+        if restored:
+            self._source.restore(oid, serial, data, "", data_tid, key)
+        elif data is None:
+            self._source.deleteObject(oid, serial, key)
+        else:
+            self._source.store(oid, serial, data, "", key)
+
+    def stage_check(self, oid: Oid, serial: Tid, key: UpstreamTransaction) -> None:
+        """Ask there that an object is current."""
+        self._source.check_current(oid, serial, key)
+
+    def stage_undo(self, tid: Tid, key: UpstreamTransaction) -> None:
+        """Have a transaction taken back there."""
+        self._source.undo(b2a_base64(tid, newline=False), key)
+
+    def finish(self, key: UpstreamTransaction, finished: Callable[[Tid], None]) -> None:
+        """Have the other server commit; `finished` is called, by any thread, in its turn among all commits there."""
+        self._source.tpc_finish(key, finished)
+
+    def abort(self, key: UpstreamTransaction) -> None:
+        """Have the other server forget a transaction."""
+        self._source.tpc_abort(key)
 
     def current_tid(self, oid: Oid) -> Tid | None:
-        """Refuse: nothing is written to a replica."""
-        raise self._refusal()
+        """Refuse: the other server checks for conflicts."""
+        raise StorageError(f"{self.name()} is what knows current serials")
 
     def write_group(self, transactions: Sequence[PreparedTransaction]) -> WrittenGroup:
-        """Refuse: nothing is written to a replica."""
-        raise self._refusal()
+        """Refuse: the other server writes, from `begin` to `finish`."""
+        raise StorageError(f"{self.name()} is what writes")
 
     def publish(self, group: WrittenGroup, announce: Announce | None = None) -> None:
-        """Refuse: nothing is written to a replica."""
-        raise self._refusal()
+        """Show what the other server has committed, unless it was shown with what was missed."""
+        if not isinstance(group, RelayedGroup):
+            raise StorageError("a group that no other server has committed")
+        [tid] = group.tids
+        if tid > self._shown:
+            self.show(tid, group.oids)
+        if announce is not None:
+            announce(tid, group.oids)
 
     def _check_writable(self) -> None:
         if self.read_only():
-            raise self._refusal()
+            raise ReadOnlyError(f"{self.name()} is served for reading only: write to the server itself")
 
-    def _refusal(self) -> ReadOnlyError:
-        return ReadOnlyError(f"{self.name()} is served for reading only: write to the server itself")
+
+def _nowhere(_show: Callable[[], None]) -> None:
+    """Do nothing: nobody follows yet, and nothing was committed."""
 
 
 def _is_before(revision: Revision, tid: Tid) -> bool:

@@ -9,8 +9,9 @@ import tempfile
 
 from zeo_core.errors import StorageError
 from zeo_core.ids import Oid, Tid
-from zeo_core.storage import BlobStage, TransactsBlobs
-from zeo_core.upstream import RemoteStorage
+from zeo_core.storage import BlobStage
+from zeo_core.transaction import ObjectWrite, whole
+from zeo_core.upstream import RemoteBlobStorage, RemoteStorage, UpstreamTransaction
 from zeo_server.storages.relayed import RelayedStorage
 
 __all__ = ["RelayedBlobStorage", "RelayedStage"]
@@ -51,13 +52,24 @@ class RelayedBlobStorage(RelayedStorage):
 
     def __init__(self, source: RemoteStorage, *, read_only: bool = False) -> None:
         super().__init__(source, read_only=read_only)
-        if not isinstance(source, TransactsBlobs):
+        if not isinstance(source, RemoteBlobStorage):
             raise StorageError(f"{source.name()} has no directory for blobs")
-        self._files: TransactsBlobs = source
+        self._files: RemoteBlobStorage = source
 
     def stage_blobs(self) -> BlobStage:
         """Return the staging for the blobs of one transaction."""
         return RelayedStage(self.temporaryDirectory())
+
+    def stage(self, write: ObjectWrite, key: UpstreamTransaction, *, restored: bool) -> None:
+        """Stage an object on the other server, with its blob if it has one."""
+        oid, serial, _, data_tid, blob = write
+        data = whole(write.data)
+        if blob is None or data is None:
+            super().stage(write, key, restored=restored)
+        elif restored:
+            self._files.restoreBlob(oid, serial, data, blob, data_tid, key)
+        else:
+            self._files.storeBlob(oid, serial, data, blob, "", key)
 
     def loadBlob(self, oid: Oid, serial: Tid) -> str:  # noqa: N802 - ZODB's name
         """Return the path of a committed blob, fetched if it is not here; POSKeyError if there is none."""

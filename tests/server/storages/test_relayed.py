@@ -11,8 +11,9 @@ from tests.server.relay import commit
 from zeo_client.storage import ClientStorage
 from zeo_core.errors import ClientDisconnected, POSKeyError, ReadOnlyError, UndoError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id, successor
-from zeo_core.storage import HasBlobs, Iterates, LoadsCached, Packs, Prefetches, Undoes
-from zeo_core.transaction import Revision
+from zeo_core.storage import HasBlobs, Iterates, LoadsCached, Packs, Prefetches, Spools, Undoes
+from zeo_core.transaction import Revision, TransactionMetadata
+from zeo_core.upstream import UpstreamTransaction
 from zeo_server.storages.mapping import MappingStorage
 from zeo_server.storages.relayed import THREADS, RelayedStorage, load_threads
 
@@ -27,6 +28,9 @@ class Sink:
 
     def invalidate(self, tid: Tid, oids: Sequence[Oid]) -> None:
         self.heard.append(tid)
+
+    def in_turn(self, show: Callable[[], None]) -> None:
+        show()
 
     def invalidateCache(self) -> None:  # noqa: N802
         self.heard.append(ZERO_TID)
@@ -51,7 +55,7 @@ def server() -> Iterator[InProcess]:
 
 def test_what_it_can_do_is_read_off_its_class(server: InProcess) -> None:
     with relayed(server, Sink()) as storage:
-        for capability in (LoadsCached, Prefetches, Iterates, Undoes, Packs):
+        for capability in (LoadsCached, Prefetches, Iterates, Undoes, Packs, Spools):
             assert isinstance(storage, capability), capability
         assert not isinstance(storage, HasBlobs)
 
@@ -198,10 +202,8 @@ def test_a_replica_is_not_written_to(server: InProcess) -> None:
         assert storage.read_only()
         for refused in (
             lambda: storage.new_oids(1),
-            lambda: storage.current_tid(A),
-            lambda: storage.write_group([]),
-            lambda: storage.publish(None),  # type: ignore[arg-type]
-            lambda: storage.pack_steps(0.0),
+            lambda: storage.begin(UpstreamTransaction(TransactionMetadata()), None, b" "),
+            lambda: list(storage.pack_steps(0.0)),
         ):
             with pytest.raises(ReadOnlyError, match="write to the server itself"):
                 refused()
