@@ -36,9 +36,7 @@ class Feed:
     def brought(self, call: Call, answer: Any) -> replies.Brought:
         """Take in the reply to a load_many, and return it."""
         brought = replies.many(call, answer)
-        for oid, revision in brought.found:
-            self._take_in(call, oid, revision)
-        return brought
+        return brought._replace(found=[(oid, self._take_in(call, oid, revision)) for oid, revision in brought.found])
 
     def _take_in(self, call: Call, oid: Oid, revision: Revision) -> Revision:
         if revision.end_tid is None and call.superseded:

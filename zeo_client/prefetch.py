@@ -12,8 +12,9 @@ from zeo_client.replies import Brought
 from zeo_client.transport.channel import Call, Channel, OnReply
 from zeo_core.errors import ZeodError
 from zeo_core.ids import Oid, Tid
+from zeo_core.transaction import Revision
 
-__all__ = ["BULK_WINDOW", "PREFETCH_MAX_BYTES", "WINDOW", "oids_of", "prefetch", "prefetch_many"]
+__all__ = ["BULK_WINDOW", "PREFETCH_MAX_BYTES", "WINDOW", "load_one", "oids_of", "prefetch", "prefetch_many"]
 
 WINDOW: Final = 250
 """Requests in one write. Two windows are under way, so that the server answers one while the other travels; it never
@@ -53,7 +54,14 @@ def _wait(channel: Channel, calls: list[Call]) -> None:
 
 
 def prefetch_many(
-    channel: Channel, oids: Iterable[Oid], tid: Tid, on_reply: OnReply, depth: int = 0, max_bytes: int | None = None
+    channel: Channel,
+    oids: Iterable[Oid],
+    tid: Tid,
+    on_reply: OnReply,
+    depth: int = 0,
+    max_bytes: int | None = None,
+    *,
+    compressed: bool = False,
 ) -> None:
     """Do as `prefetch` does with a server that takes many oids in a call, and knows what they refer to.
 
@@ -67,7 +75,9 @@ def prefetch_many(
         while True:
             window = list(itertools.islice(oids, BULK_WINDOW))
             if window and (room > 0 or not depth):
-                args = (window, tid, depth, room) if depth else (window, tid)
+                args: tuple[Any, ...] = (window, tid, depth, room) if depth else (window, tid)
+                if compressed:
+                    args = (window, tid, depth, room if depth else PREFETCH_MAX_BYTES, "", True)
                 under_way.append(channel.start("load_many", args, on_reply))
             elif not under_way:
                 return
@@ -79,6 +89,12 @@ def prefetch_many(
                     oids = itertools.chain(brought.left, oids)
     except ZeodError:
         return  # as above
+
+
+def load_one(channel: Channel, oid: Oid, tid: Tid, on_reply: OnReply) -> Revision | None:
+    """Load one object that comes compressed, if that makes it smaller; None if the server passes it over."""
+    brought: Brought = channel.call("load_many", ((oid,), tid, 0, 0, "", True), on_reply)
+    return next((revision for found, revision in brought.found if found == oid), None)
 
 
 def oids_of(args: Iterable[Any]) -> Iterator[Oid]:

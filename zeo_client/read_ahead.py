@@ -18,7 +18,7 @@ What arrives is put into the cache as every load is, in the order of the stream;
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from zeo_client.replies import Brought
 from zeo_client.transport.channel import Call, Channel
@@ -81,7 +81,7 @@ class ReadAhead:
     """The walks through one storage; any thread may call any method.
 
     `channel` is where to ask, None while there is nothing to be asked; `on_reply` is to put what is brought into the
-    cache, and `is_cached` tells what need not be asked for.
+    cache, `is_cached` tells what need not be asked for, and `compresses` whether answers are to be compressed.
     """
 
     def __init__(
@@ -90,8 +90,10 @@ class ReadAhead:
         on_reply: Callable[[Call, object], Brought],
         is_cached: Callable[[Oid, Tid], bool],
         cache_bytes: int,
+        compresses: Callable[[Channel], bool] = lambda _channel: False,
     ) -> None:
         self._channel = channel
+        self._compresses = compresses
         self._on_reply = on_reply
         self._is_cached = is_cached
         self._window_max_bytes = min(LAST_WINDOW_BYTES, cache_bytes // 8)
@@ -174,7 +176,9 @@ class ReadAhead:
             walk.todo = walk.todo[LOAD_MANY_MAX_OIDS:]
         if channel is None or not oids:
             return None
-        args = (oids, tid, 0, walk.window_bytes, walk.through)
+        args: tuple[Any, ...] = (oids, tid, 0, walk.window_bytes, walk.through)
+        if self._compresses(channel):
+            args = (*args, True)
         try:
             walk.call = call = channel.start("load_many", args, self._brought_for(walk))
         except ClientDisconnected:

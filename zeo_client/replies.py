@@ -5,14 +5,16 @@ RemoteProtocolError for an answer of another shape; raised in the reader, it end
 that this server says can be relied on.
 """
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from zeo_client.transport.channel import Call
 from zeo_core.errors import RemoteProtocolError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
 from zeo_core.transaction import HistoryEntry, RecordedObject, Revision, TransactionMetadata, extension_bytes
+from zeo_core.wire.compression import decompressed
 
 __all__ = [
+    "COMPRESSED_ARGUMENT",
     "Brought",
     "RecordedHead",
     "ToResolve",
@@ -72,6 +74,10 @@ def _revision(call: Call, answer: Any) -> Revision:
     return Revision(*answer)
 
 
+COMPRESSED_ARGUMENT: Final = 5
+"""Where load_many's arguments say that the answer may be compressed."""
+
+
 class Brought(NamedTuple):
     """What a load_many brought: objects, and the oids of those that were left out for want of room."""
 
@@ -80,7 +86,9 @@ class Brought(NamedTuple):
 
 
 def many(call: Call, answer: Any) -> Brought:
-    """Take many objects, each as of the tid that was asked for."""
+    """Take many objects, each as of the tid that was asked for; compressed only if that was asked for."""
+    if len(call.args) > COMPRESSED_ARGUMENT and type(answer) is tuple and answer and type(answer[0]) is bytes:
+        answer = (decompressed(answer[0]), *answer[1:])
     if type(answer) is not tuple or len(answer) != 2 or not all(type(part) is tuple for part in answer):
         _refuse(call, "no objects and oids")
     found, left = answer

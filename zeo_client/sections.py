@@ -72,6 +72,7 @@ _CLIENT_OPTIONS = (
     "realm",
     "drop_cache_rather_verify",
     "server_sync",
+    "compression",
     "client_label",
 )
 

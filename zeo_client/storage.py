@@ -12,11 +12,12 @@ from typing import Any, Self, cast
 from zeo_client import replies
 from zeo_client.cache.opening import CACHE_BYTES, cache_path, open_cache
 from zeo_client.client_options import note_obsolete
+from zeo_client.compression import Compression
 from zeo_client.feed import Feed
 from zeo_client.iteration import RemoteLog
 from zeo_client.oid_stock import OidStock
 from zeo_client.open_transactions import OpenTransactions
-from zeo_client.prefetch import prefetch, prefetch_many
+from zeo_client.prefetch import load_one, prefetch, prefetch_many
 from zeo_client.read_ahead import ReadAhead
 from zeo_client.resolver import Resolver
 from zeo_client.staging import MEMORY_BYTES, Staging
@@ -39,7 +40,7 @@ from zeo_core.ids import ZERO_TID, Oid, Tid, is_id
 from zeo_core.storage import InvalidationSink
 from zeo_core.transaction import HistoryEntry, RecordedTransaction, Revision, UndoEntry
 from zeo_core.wire.codec import encode_one_way
-from zeo_core.wire.methods import BULK_LOADING
+from zeo_core.wire.methods import BULK_LOADING, COMPRESSED_LOADING
 from zeo_core.zodb import ZODBLog
 
 __all__ = ["WAIT_TIMEOUT_S", "ClientStorage"]
@@ -69,6 +70,8 @@ class ClientStorage(ZODBLog):
 
     With `server_sync`, every transaction that is begun makes a round trip first, so that it sees all that any client
     had committed by then; without, what this client has heard of, which is at most a moment behind.
+
+    With `compression` a zeod compresses what is loaded; by default over slow links, and never within one machine.
 
     `blob_dir` is a directory in which blobs are cached; `blob_cache_size`, in bytes, is what it is brought down to from
     time to time, whenever `blob_cache_size_check` percent of that have come in. With `shared_blob_dir` it is the very
@@ -111,6 +114,7 @@ class ClientStorage(ZODBLog):
         read_only_fallback: bool = False,
         client_label: str | None = None,
         server_sync: bool = False,
+        compression: bool | None = None,
         blob_dir: str | os.PathLike[str] | None = None,
         shared_blob_dir: bool = False,
         blob_cache_size: int | None = None,
@@ -132,6 +136,7 @@ class ClientStorage(ZODBLog):
         self._read_only = read_only
         self._client_label = client_label or ""
         self._server_sync = server_sync
+        self._compression = Compression(compression)
         self._info: dict[str, Any] = {}
         self._verifying: list[tuple[Tid, Sequence[Oid]]] | None = None
         note_obsolete(
@@ -160,7 +165,8 @@ class ClientStorage(ZODBLog):
         self._channel = self._supervisor.channel
         self._oids = OidStock(self._channel)
         self._read_ahead = ReadAhead(
-            self._supervisor.current, self._feed.brought, self._is_cached, self._cache.max_bytes
+            *(self._supervisor.current, self._feed.brought, self._is_cached, self._cache.max_bytes),
+            self._compression.pays,
         )
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
@@ -213,10 +219,18 @@ class ClientStorage(ZODBLog):
             if revision is not None:
                 ahead.reached(oid, tid)
                 return revision
-        answer: Revision | None = self._channel().call("loadBefore", (oid, tid), self._feed.loaded)
+        answer = self._load(oid, tid)
         if answer is not None:
             ahead.loaded(oid, answer.data)
         return answer
+
+    def _load(self, oid: Oid, tid: Tid) -> Revision | None:
+        channel = self._channel()
+        if self._compression.is_possible and self._compression.pays(channel):
+            revision = load_one(channel, oid, tid, self._feed.brought)
+            if revision is not None:
+                return revision  # else a plain load tells why not
+        return cast(Revision | None, channel.call("loadBefore", (oid, tid), self._feed.loaded))
 
     def prefetch(self, oids: Iterable[Oid], tid: Tid, depth: int = 0, max_bytes: int | None = None) -> None:
         """Load the states before `tid` of those objects that the cache lacks, together, and wait for them.
@@ -224,12 +238,13 @@ class ClientStorage(ZODBLog):
         With a `depth`, what they refer to as well, in so many steps, up to about `max_bytes` of it; ZEO's servers do
         not know what that is.
         """
+        channel = self._channel()
+        compressed = self._compression.pays(channel)
         if not self._has(BULK_LOADING):
-            prefetch(self._channel(), self._missing(oids, tid), tid, self._feed.loaded)
-        elif depth:
-            prefetch_many(self._channel(), filter(is_id, oids), tid, self._feed.brought, depth, max_bytes)
+            prefetch(channel, self._missing(oids, tid), tid, self._feed.loaded)
         else:
-            prefetch_many(self._channel(), self._missing(oids, tid), tid, self._feed.brought)
+            wanted = filter(is_id, oids) if depth else self._missing(oids, tid)
+            prefetch_many(channel, wanted, tid, self._feed.brought, depth, max_bytes, compressed=compressed)
 
     def _missing(self, oids: Iterable[Oid], tid: Tid) -> Iterator[Oid]:
         return (oid for oid in oids if is_id(oid) and not self._is_cached(oid, tid))
@@ -468,6 +483,7 @@ class ClientStorage(ZODBLog):
         known = self._cache.last_tid()
         server_tid = register(channel, self._storage, known, read_only=read_only)
         self._info = channel.call("get_info", (), replies.info)
+        self._compression.connected(channel, offered=self._has(COMPRESSED_LOADING))
         if self._client_label:
             channel.send(encode_one_way("set_client_label", (self._client_label,)))
         self._lost_states.add(server_tid, known)

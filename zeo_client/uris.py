@@ -108,6 +108,7 @@ _CLIENT_CONVERTERS: Final[_Converters] = {
     "read_only_fallback": _flag,
     "drop_cache_rather_verify": _flag,
     "server_sync": _flag,
+    "compression": _flag,
     "username": str,
     "password": str,
     "realm": str,

@@ -18,6 +18,7 @@ from zeo_core.record import PICKLE, class_name, format_name, references, untrans
 from zeo_core.storage import Prefetches
 from zeo_core.transaction import Revision
 from zeo_core.unpickling import check_memo
+from zeo_core.wire.compression import compressed
 from zeo_server.commit.coordinator import Coordinator
 from zeo_server.commit.transaction import Answer
 from zeo_server.long_answers import LongAnswers
@@ -73,11 +74,16 @@ _READ_AHEAD = 32
 """Objects that are read from the disk together, when one of them is not in memory."""
 
 
+def _uncounted(_objects: int) -> None:
+    """Do nothing with the number of objects."""
+
+
 class Wanted(NamedTuple):
     """What a call asks for.
 
     What the `oids` refer to is wanted down to `depth` steps. An object of class `through` is followed at any depth, and
-    does not count as a step: that is how a chain of buckets, or the inner nodes of a tree, are gone through.
+    does not count as a step: that is how a chain of buckets, or the inner nodes of a tree, are gone through. If
+    they are wanted `compressed`, they are where that pays. `count_found` is told how many there were.
     """
 
     oids: Sequence[Oid]
@@ -85,6 +91,8 @@ class Wanted(NamedTuple):
     depth: int = 0
     max_bytes: int = ANSWER_MAX_BYTES
     through: str = ""
+    compressed: bool = False
+    count_found: Callable[[int], None] = _uncounted
 
 
 class Receiver(Protocol):
@@ -118,6 +126,10 @@ class _Search:
     def left(self) -> list[Oid]:
         """Return those that were not looked up."""
         return self.next_oids(LEFT_MAX)
+
+    def entries(self) -> list[tuple[Oid, bytes, Tid, Tid | None]]:
+        """Return what was found, as it is answered."""
+        return [(oid, *revision) for oid, revision in self.found.items()]
 
     def step(self, load: Callable[[Oid, Tid], Revision | None]) -> None:
         """Look the next one up; BlockingIOError, and nothing has changed, if `load` says so."""
@@ -179,10 +191,14 @@ class BulkLoads:
         while not search.is_done():
             await self.answers.room()
             await self._find_some(search)
-        # Nothing is awaited from here to the answer.
-        self._look_again(search, known)
+        smaller = None
+        if wanted.compressed:
+            smaller = await self._loop.run_in_executor(None, compressed, search.entries())
+        # Nothing is awaited from here to the answer. What changed meanwhile is told as it is now, in full length.
+        is_as_found = not self._look_again(search, known)
         self._coordinator.counters.loads += len(search.found)
-        answer(([(oid, *revision) for oid, revision in search.found.items()], search.left()))
+        wanted.count_found(len(search.found))
+        answer((smaller if smaller is not None and is_as_found else search.entries(), search.left()))
 
     async def _find_some(self, search: _Search) -> None:
         """Find a slice of objects, and give others their turn."""
@@ -215,15 +231,20 @@ class BulkLoads:
             except POSKeyError:
                 continue
 
-    def _look_again(self, search: _Search, known: Tid) -> None:
-        """Look up what was committed after `known` once more; what is not in memory any more is left out."""
+    def _look_again(self, search: _Search, known: Tid) -> bool:
+        """Look up what was committed after `known` once more, and tell whether anything was.
+
+        What is not in memory any more is left out.
+        """
         coordinator = self._coordinator
         if coordinator.storage.last_tid() == known:
-            return
+            return False
+        is_changed = False
         changes = coordinator.invalidations.since(known)
         changed = None if changes is None else set(changes[1])
         for oid, revision in list(search.found.items()):
             if revision.end_tid is None and (changed is None or oid in changed):
+                is_changed = True
                 del search.found[oid]
                 try:
                     again = coordinator.load(oid, search.tid)
@@ -231,6 +252,7 @@ class BulkLoads:
                     continue
                 if again is not None:
                     search.found[oid] = again
+        return is_changed
 
 
 def _at_once_max_bytes(data: bytes) -> int:

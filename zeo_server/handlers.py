@@ -20,6 +20,7 @@ from zeo_core.wire.methods import (
     CLIENT_LIST,
     CLIENT_RESOLUTION,
     COMMIT_OUTCOME,
+    COMPRESSED_LOADING,
     CONCURRENT_TRANSACTIONS,
     EXTENSION_BYTES,
     RESTORES_BLOBS,
@@ -93,7 +94,7 @@ def _get_info(caller: Caller) -> Mapping[str, object]:
         "interfaces": interfaces_of(caller.storage),
         "extensions": (
             *(BULK_LOADING, CLIENT_LIST, CLIENT_RESOLUTION, CONCURRENT_TRANSACTIONS, EXTENSION_BYTES),
-            RESTORES_BLOBS,
+            *(COMPRESSED_LOADING, RESTORES_BLOBS),
             *((COMMIT_OUTCOME,) if keeps_markers(caller.storage) else ()),
         ),
     }
@@ -151,13 +152,12 @@ def _load_many(
     depth: int = 0,
     max_bytes: int = ANSWER_MAX_BYTES,
     through: str | bytes = "",
+    compressed: bool = False,
 ) -> None:
-    def found(outcome: object) -> None:
-        if isinstance(outcome, tuple):
-            caller.counters.loads += len(outcome[0])
-        answer(outcome)
+    def count(objects: int) -> None:
+        caller.counters.loads += objects
 
-    caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through)), found)
+    caller.load_many(Wanted(oids, tid, depth, max_bytes, _text(through), bool(compressed), count), answer)
 
 
 def _load_serial(caller: Caller, answer: Answer, oid: Oid, tid: Tid) -> None:

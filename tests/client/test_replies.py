@@ -10,6 +10,7 @@ from zeo_client.transport.channel import Call, OnReply
 from zeo_core.errors import RemoteProtocolError
 from zeo_core.ids import ZERO_TID, pack_id
 from zeo_core.transaction import HistoryEntry, Revision, TransactionMetadata
+from zeo_core.wire.compression import compressed
 
 A, B = pack_id(1), pack_id(2)
 T1, T2, T3 = (pack_id(number) for number in range(101, 104))
@@ -140,3 +141,16 @@ plain = st.recursive(
 def test_whatever_the_answer_nothing_but_a_protocol_error_is_raised(check: OnReply, answer: Any) -> None:
     with contextlib.suppress(RemoteProtocolError):
         check(LOAD, answer)
+
+
+def test_compressed_objects_are_taken_only_where_they_were_asked_for() -> None:
+    entries = [(B, b"x" * 2000, T1, None)]
+    smaller = compressed(entries)
+    asked = Call("load_many", ((B,), T3, 0, 0, "", True), None)
+    assert replies.many(asked, (smaller, ())) == ([(B, (b"x" * 2000, T1, None))], ())
+    assert replies.many(asked, (tuple(entries), ())) == ([(B, (b"x" * 2000, T1, None))], ())
+    with pytest.raises(RemoteProtocolError, match="no objects"):
+        replies.many(Call("load_many", ((B,), T3), None), (smaller, ()))
+    for bad in (b"", b"x", compressed([(B, b"x" * 2000, T3, None)])):
+        with pytest.raises(RemoteProtocolError):
+            replies.many(asked, (bad, ()))

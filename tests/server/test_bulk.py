@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from tests.server.raw_client import RawClient
 from zeo_core.errors import ZeodError
 from zeo_core.ids import MAX_TID, ZERO_TID, Oid, Tid, pack_id, successor
 from zeo_core.transaction import Revision
+from zeo_core.wire.compression import decompressed
 from zeo_server import bulk
 from zeo_server.bulk import BulkLoads, Wanted, references_within
 from zeo_server.commit.coordinator import Coordinator
@@ -193,6 +197,43 @@ async def test_an_answer_is_true_when_it_leaves_whatever_was_committed_while_it_
     found, _ = await answered(line)
     assert {entry[0]: entry[1:] for entry in found}[A] == (b"new", tid, None)
     assert {entry[1] for entry in found if entry[0] != A} == {b"old"}
+
+
+def test_objects_come_compressed_if_that_is_asked_for_and_pays(client: RawClient) -> None:
+    commit(client, dict.fromkeys(MANY[1:], b"again and again") | {A: os.urandom(5000)})
+    plain = client.call("load_many", MANY[1:], MAX_TID, 0, 1 << 20, "")
+    smaller, left = client.call("load_many", MANY[1:], MAX_TID, 0, 1 << 20, "", True)
+    assert (decompressed(smaller), left) == plain
+    assert len(smaller) < 4000
+    assert client.call("load_many", [A], MAX_TID, 0, 0, "", True) == client.call("load_many", [A], MAX_TID)
+    assert client.call("load_many", [MANY[1]], MAX_TID, 0, 0, "", True) == client.call("load_many", [MANY[1]], MAX_TID)
+
+
+async def test_what_is_committed_while_an_answer_is_compressed_is_in_it() -> None:
+    """Lesson B2: compressing takes long, and what it was begun with may not be true any more at its end."""
+    storage, line = MappingStorage(), Line()
+    stored(storage, dict.fromkeys(MANY[:10], b"old" * 1000))
+    loop = asyncio.get_running_loop()
+    coordinator = Coordinator(storage, loop)
+    told: list[int] = []
+    loads = BulkLoads(coordinator, line, loop)
+    loads.load(Wanted(MANY[:10], MAX_TID, compressed=True, count_found=told.append), line.answers.append)
+    found, _ = await answered(line)
+    assert [entry[1] for entry in decompressed(found)] == [b"old" * 1000] * 10
+    pool = ThreadPoolExecutor(1)
+    loop.set_default_executor(pool)
+    go = threading.Event()
+    pool.submit(go.wait, 30)  # the thread that is to compress is busy
+    loads.load(Wanted(MANY[:10], MAX_TID, compressed=True, count_found=told.append), line.answers.append)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert line.answers == []
+    stored(storage, {A: b"new"})
+    coordinator.invalidations.add(storage.last_tid(), [A])
+    go.set()
+    found, _ = await answered(line)
+    assert {entry[0]: entry[1:] for entry in found}[A] == (b"new", storage.last_tid(), None)
+    assert told == [10, 10]
 
 
 async def test_a_peer_that_does_not_read_is_waited_for() -> None:

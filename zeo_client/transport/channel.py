@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from zeo_client.transport.address import Address
 from zeo_client.transport.attendant import Post, let_go, look_after
+from zeo_client.transport.link_speed import LinkSpeed
 from zeo_client.transport.spin import Spin
 from zeo_client.transport.tls import TLSSocket
 from zeo_core.errors import ClientDisconnected, LocalProtocolError, RemoteProtocolError
@@ -97,6 +98,7 @@ class Channel:
         self._reason = ""
         self._sock = sock
         self._spin = Spin(sock)
+        self.speed = LinkSpeed()
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         self._arrived = poll.poll  # for the reader
@@ -381,7 +383,10 @@ class Channel:
             return None
 
     def _receive(self, soon: bool = False) -> bytes:
-        size = max(READ_BYTES, min(self._session.missing_bytes(), LARGE_READ_BYTES))
+        missing_bytes = self._session.missing_bytes()
+        if missing_bytes:
+            self.speed.note(missing_bytes)
+        size = max(READ_BYTES, min(missing_bytes, LARGE_READ_BYTES))
         try:
             data = self._spin.receive(size) if soon else None
             return self._sock.recv(size) if data is None else data

@@ -27,6 +27,7 @@ __all__ = [
     "VALUES_MAX",
     "Encoder",
     "Message",
+    "ValueCount",
     "decode",
     "decode_call",
     "encode_before_bytes",
@@ -68,11 +69,11 @@ def decode_call(payload: bytes | bytearray) -> Message:
     """
     if len(payload) <= VALUES_MAX:  # it cannot hold more values than bytes
         return _message(_unpack_bounded, payload)
-    count = _Count()
+    count = ValueCount()
     return _message(partial(_unpack_bounded, list_hook=count, object_hook=count), payload)
 
 
-class _Count:
+class ValueCount:
     """Sees every array and map as it is completed, and stops decoding when they hold too many items together."""
 
     __slots__ = ("_left",)
@@ -81,6 +82,7 @@ class _Count:
         self._left = VALUES_MAX
 
     def __call__(self, container: Sized) -> Sized:
+        """Count; ValueError when there are too many."""
         self._left -= len(container)
         if self._left < 0:
             raise ValueError(f"more than {VALUES_MAX} values")

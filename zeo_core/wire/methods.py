@@ -20,6 +20,7 @@ __all__ = [
     "CLIENT_LIST",
     "CLIENT_RESOLUTION",
     "COMMIT_OUTCOME",
+    "COMPRESSED_LOADING",
     "CONCURRENT_TRANSACTIONS",
     "EXTENSION_BYTES",
     "LOAD_MANY_MAX_OIDS",
@@ -48,6 +49,9 @@ all clients. What it gets is what ZEO's clients get, and the committed data as `
 COMMIT_OUTCOME = "commit-outcome"
 """An extension of zeod: tpc_begin takes a marker, by which transaction_outcome tells later, on any connection and after
 any restart, whether the transaction was committed."""
+
+COMPRESSED_LOADING = "compressed-loading"
+"""An extension of zeod: load_many may be asked to compress the objects of its answer (zeo_core.wire.compression)."""
 
 CONCURRENT_TRANSACTIONS = "concurrent-transactions"
 """An extension of zeod, announced in get_info's `extensions`: one connection may have several transactions open at
@@ -254,8 +258,10 @@ CLIENT_CALLS: Mapping[str, Method] = _table(
             Argument("depth", "a count", _count, optional=True),
             Argument("max_bytes", "a count", _count, optional=True),
             Argument("through", "text", _text, optional=True),
+            Argument("compressed", "a flag", _flag, optional=True),
         ),
-        "[[oid, data, start tid, end tid or None]...] and the list of oids left out for want of room",
+        "[[oid, data, start tid, end tid or None]...], compressed if that was asked for and pays, and the list of oids "
+        "left out for want of room",
         _READER,
         "The newest revisions before `tid` of `oids`, and of what they refer to; what does not exist is passed over.",
     ),

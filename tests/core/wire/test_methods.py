@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, tuple[list[Any], list[Any]]] = {
     "since": ([bytes(8), TID], NOT_IDS),
     "depth": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "max_bytes": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
+    "compressed": ([True, False, 0, 1, None], ["yes", b"", (), 1.5]),
     "through": (["BTrees.OOBTree.OOBucket", b"", ""], NOT_TEXT),
     "size": ([0, 1, 2**63], [-1, None, "5", 1.5, True, ()]),
     "user": (["u", b"u", ""], NOT_TEXT),
