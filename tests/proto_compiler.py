@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-__all__ = ["described", "messages"]
+__all__ = ["described", "generate", "messages"]
 
 
 def described(*protos: Path) -> bytes:
@@ -17,6 +17,12 @@ def described(*protos: Path) -> bytes:
         arguments = ["protoc", f"-I{protos[0].parent}", "--include_imports", f"--descriptor_set_out={path}"]
         assert protoc.main([*arguments, *(proto.name for proto in protos)]) == 0, f"{protos}: protoc failed"
         return path.read_bytes()
+
+
+def generate(proto: Path, directory: Path) -> None:
+    """Write the module that protoc makes of a .proto file, as an application would have it."""
+    arguments = [f"-I{proto.parent}", f"--python_out={directory}", proto.name]
+    assert protoc.main(["protoc", *arguments]) == 0, f"{proto}: protoc failed"
 
 
 def messages(*protos: Path) -> dict[str, Any]:

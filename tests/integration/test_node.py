@@ -1,7 +1,9 @@
 """examples/node: a program in another language reads and changes what Python has stored, and the other way round."""
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +11,15 @@ from typing import Any
 
 import pytest
 from persistent.mapping import PersistentMapping
+from transaction import TransactionManager
 
 import zeo_client
 from tests.contract.storages import commit
 from tests.core.test_protobuf_record import encoded_by_protobuf
 from tests.fixtures_zeod import StartZeod, Zeod
-from tests.proto_compiler import messages
+from tests.integration import contacts_app as app
+from tests.proto_compiler import generate, messages
+from zeo_client.protobuf import register
 from zeo_client.storage import ClientStorage
 from zeo_core.ids import Oid, unpack_id
 from zeo_core.protobuf_record import PREFIX, ClassMetadata, ObjectRecord, Reference, decode, encode
@@ -120,6 +125,37 @@ def test_a_record_is_read_with_nothing_but_the_schema(server: Zeod, storage: Cli
     assert record.class_meta.class_name == "Contact"
 
 
+def run_fill(directory: Path, server: Zeod) -> list[str]:
+    """Run the example's Python program, with the module that it has made of the schema."""
+    if not (directory / "contacts_pb2.py").exists():
+        generate(NODE / "contacts.proto", directory)
+    done = subprocess.run(
+        [sys.executable, str(NODE / "fill.py"), server.url],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_program_in_python_fills_a_database(server: Zeod, tmp_path: Path) -> None:
+    filled = ["Ann, Xanten; guardians: none", "Bob, nowhere; guardians: Ann"]
+    assert run_fill(tmp_path, server) == filled
+    assert run_fill(tmp_path, server) == filled
+
+
+@pytest.mark.node
+def test_both_programs_of_the_example_on_one_database(node: str, server: Zeod, tmp_path: Path) -> None:
+    run_fill(tmp_path, server)
+    assert run_node(node, server, "Bob", "Ypres").splitlines()[:2] == [
+        "Ann (objects.Contact): 1 Road, Xanten; guardians: none",
+        "Bob (objects.Contact): no address; guardians: Ann",
+    ]
+    assert run_fill(tmp_path, server) == ["Ann, Xanten; guardians: none", "Bob, Ypres; guardians: Ann"]
+
+
 @pytest.mark.node
 def test_node_shows_what_python_stored(node: str, server: Zeod, storage: ClientStorage) -> None:
     fill(server, storage)
@@ -145,6 +181,27 @@ def test_python_sees_what_node_changed(node: str, server: Zeod, storage: ClientS
     assert moved.references == decode(before_bob).references
     assert run_node(node, server).splitlines()[1] == "Bob (contacts.Contact): , Genua; guardians: Ann"
     assert storage.history(ann, 1)[0]["description"] == b"moved Ann to Ypres"
+
+
+@pytest.mark.node
+def test_python_objects_change_under_a_program_that_has_them_open(node: str, server: Zeod) -> None:
+    register()
+    with zeo_client.open(server.url) as db:
+        with db.transaction() as conn:
+            ann, bob = app.Contact(name="Ann"), app.Contact(name="Bob", address={"street": "1 Road", "city": "Xanten"})
+            bob.guardians.append(ann)
+            conn.root()["book"] = app.AddressBook(contacts=[ann, bob])
+        conn = db.open(TransactionManager())
+        bob = conn.root()["book"].contacts[1]
+        assert bob.address.city == "Xanten"
+        run_node(node, server, "Bob", "Ypres")
+        deadline_s = time.monotonic() + PATIENCE_S
+        while bob.address.city != "Ypres":
+            assert time.monotonic() < deadline_s, "the change was not told"
+            conn.sync()
+        assert (bob.name, bob.seen, bob.guardians[0].name) == ("Bob", 1, "Ann")
+        assert bob.guardians[0] is conn.root()["book"].contacts[0]
+        conn.close()
 
 
 @pytest.mark.node
