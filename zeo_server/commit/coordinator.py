@@ -381,13 +381,9 @@ class Coordinator:
         self._settled.clear()
         self.timeouts.start(transaction)
         transaction.give(list(transaction.resolved))
-        if len(self._in_doubt) == 1:
-            # Nobody else can finish before it but who votes from now on: the disk may begin while its client is told,
-            # and not before that, since the writer's thread and the loop's cannot both run Python.
-            self._loop.call_soon(self._anticipate, transaction)
-
-    def _anticipate(self, transaction: ServerTransaction) -> None:
-        if transaction.phase is Phase.VOTED:
+        if len(self._in_doubt) == 1 and transaction.phase is Phase.VOTED:
+            # Nobody else can finish before it but who votes from now on, so the disk may begin. At once: the writer's
+            # thread needs as long to wake up as the answer to leave, after which it can have the interpreter.
             self._writer.anticipate(transaction.prepared(), transaction.size_bytes)
 
     def _refuse(self, transaction: ServerTransaction, error: Exception) -> None:
