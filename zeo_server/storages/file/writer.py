@@ -15,7 +15,7 @@ Nothing here is seen by readers before it is published: they find records only t
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
 from zeo_core.errors import StorageClosedError
@@ -192,7 +192,7 @@ class Writer:
         if layout is None:
             layout = self._append(transactions, index, repeated)
         self._place(place, layout.group.tids)
-        self._finish(layout.marks)
+        self._sync(layout.marks)
         self._end = layout.group.end
         self._last_tid = layout.group.tids[-1] if layout.group.tids else self._last_tid
         return layout.group
@@ -262,11 +262,6 @@ class Writer:
         except OSError as error:
             self.close(f"{self._path}: a failed write could not be taken back ({error.strerror})")
 
-    def _sync(self) -> None:
-        """Bring what was appended to disk."""
-        with self._end_of_writing():
-            self._sync_data()
-
     def _place(self, place: Place, tids: Sequence[Tid]) -> None:
         """Let the blobs go to their places, while a crash still leaves records by which they are found (blobs.py)."""
         try:
@@ -275,28 +270,19 @@ class Writer:
             self._cut_back()
             raise
 
-    def _finish(self, marks: list[tuple[int, bytes]]) -> None:
-        """Mark what is on disk as finished, and bring that to disk."""
-        with self._end_of_writing():
-            for position, status in marks:
-                self._write_at(status, position)
-            self._sync_data()
-
-    def _sync_data(self) -> None:
-        start_s = time.perf_counter()
-        durable.sync_data(self._descriptor.fd)
-        self.syncs.observe(time.perf_counter() - start_s)
-
-    @contextmanager
-    def _end_of_writing(self) -> Iterator[None]:
-        """Take a failure for the end.
+    def _sync(self, marks: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Bring what was appended to disk, or the marks that finish it. A failure is taken for the end.
 
         After a failed sync nobody knows what is on disk, and a second sync would not tell: that is the end of writing
         (lesson B28). What was appended is taken back as far as the system lets it, since its committers are told that
         it failed; whether that reaches the disk, the next opening of the file finds out.
         """
         try:
-            yield
+            for position, status in marks:
+                self._write_at(status, position)
+            start_s = time.perf_counter()
+            durable.sync_data(self._descriptor.fd)
+            self.syncs.observe(time.perf_counter() - start_s)
         except BaseException as error:
             self.close(f"{self._path}: closed to writes, since a commit failed on its way to disk ({error})")
             self._cut_back()
