@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from zeo_client.class_aliases import aliased
 from zeo_client.replies import ToResolve
 from zeo_core.classes import import_class
 from zeo_core.errors import ConflictError, POSKeyError, RecordFormatError
@@ -18,6 +19,12 @@ from zeo_core.resolve import UnresolvedError, resolve
 __all__ = ["Resolver"]
 
 logger = logging.getLogger(__name__)
+
+
+def _find_class(module: str, name: str) -> Any:
+    """Return a class, also one that has moved since; ImportError or AttributeError if there is none."""
+    moved = aliased(module, name)
+    return import_class(module, name) if moved is None else moved
 
 
 def _unchanged(data: bytes) -> bytes:
@@ -50,7 +57,7 @@ class Resolver:
         if name not in self._able:
             module, _, attribute = name.rpartition(".")
             try:
-                cls = import_class(module, attribute)
+                cls = _find_class(module, attribute)
                 self._able[name] = hasattr(cls, "_p_resolveConflict") or merge_rule(cls) is not None
             except (ImportError, AttributeError, ValueError):
                 self._able[name] = True  # a class inside another, say: resolving will tell
@@ -76,7 +83,7 @@ class Resolver:
         old = self._load_serial(conflict.oid, conflict.read)
         committed = conflict.committed_data or self._load_serial(conflict.oid, conflict.committed)
         old, committed, new = map(self._untransform, (old, committed, new))
-        return self._transform(resolve(old, committed, new, import_class))
+        return self._transform(resolve(old, committed, new, _find_class))
 
     def _class_name(self, data: bytes | None) -> str | None:
         try:

@@ -5,11 +5,13 @@ from persistent.mapping import PersistentMapping
 
 from tests.core import test_protobuf_resolve as messages
 from tests.core.test_resolve import Counter, record, state_of
+from zeo_client.class_aliases import register_alias
 from zeo_client.replies import ToResolve
 from zeo_client.resolver import Resolver
 from zeo_core.errors import ConflictError, POSKeyError
 from zeo_core.ids import ZERO_TID, Oid, Tid, pack_id
 from zeo_core.protobuf_record import ClassMetadata, decode, encode
+from zeo_core.record import class_name
 
 A = pack_id(1)
 READ, COMMITTED = pack_id(10), pack_id(11)
@@ -59,6 +61,18 @@ def test_records_are_transformed_as_the_db_says() -> None:
     new = wrapper.transform_record_data(record(Counter, {"n": 12}))
     resolved = resolver.resolve(ToResolve(A, COMMITTED, READ, None), new)
     assert state_of(wrapper.untransform_record_data(resolved)) == {"n": 17}
+
+
+def test_a_class_that_has_moved_resolves_the_records_of_before() -> None:
+    old, committed, new = (
+        record(Counter, {"n": n}).replace(b"tests.core.test_resolve\nCounter", b"counters_of_before\nCounter")
+        for n in (10, 15, 12)
+    )
+    assert class_name(new) == "counters_of_before.Counter"
+    register_alias("counters_of_before.Counter", Counter)
+    resolver = Resolver("test", lambda oid, tid: old)
+    assert resolver.may_resolve(new)
+    assert state_of(resolver.resolve(ToResolve(A, COMMITTED, READ, committed), new)) == {"n": 17}
 
 
 def test_only_what_may_be_resolved_is_offered() -> None:

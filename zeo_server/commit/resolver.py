@@ -1,7 +1,7 @@
 """Resolving conflicts on the server: only of classes on a list, on records that clients have sent."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zeo_core.errors import POSKeyError, RecordFormatError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor
@@ -68,8 +68,7 @@ class Resolver:
         if old is None or committed is None or (old.tid, committed.tid) != (conflict.read, conflict.committed):
             return None  # packed away, or deleted
         records = old.data, committed.data, conflict.data
-        max_bytes = MERGED_AT_ONCE_MAX_BYTES if conflict.data.startswith(PREFIX) else AT_ONCE_MAX_BYTES
-        if at_once and sum(map(len, records)) > max_bytes:
+        if at_once and sum(map(len, records)) > _at_once_max_bytes(records):
             raise BlockingIOError
         try:
             return resolve(*records, self._classes.load, self._classes.rule)
@@ -77,3 +76,9 @@ class Resolver:
             if not error.expected:
                 _log.warning("oid %s: conflict not resolved: %s", oid_repr(conflict.oid), error)
             return None
+
+
+def _at_once_max_bytes(records: Sequence[bytes]) -> int:
+    if any(record[:1] == b"." for record in records):
+        return 0  # compressed: they may become a thousand times as long
+    return MERGED_AT_ONCE_MAX_BYTES if records[-1].startswith(PREFIX) else AT_ONCE_MAX_BYTES

@@ -1,6 +1,7 @@
 """Resolving conflicts on the server."""
 
 import asyncio
+import zlib
 
 import pytest
 from BTrees.Length import Length
@@ -131,6 +132,18 @@ def test_messages_of_a_known_schema_are_merged_without_their_class(storage: Mapp
         assert resolved is not None
         assert messages.shown(resolved) == expected
     assert resolver.resolve(conflict._replace(data=messages.NEW[:-1])) is None
+
+
+def test_compressed_records_are_for_a_thread(storage: MappingStorage) -> None:
+    old, committed, new = (b".z" + zlib.compress(data) for data in (messages.OLD, messages.COMMITTED, messages.NEW))
+    serials = commit(storage, {A: old}), commit(storage, {A: committed})
+    conflict = Conflict(A, serials[1], serials[0], new)
+    resolver = Resolver(storage.load_before, AllowList([], CONTACT))
+    with pytest.raises(BlockingIOError):
+        resolver.resolve_at_once(conflict, storage.load_before)
+    resolved = resolver.resolve(conflict)
+    assert resolved is not None
+    assert messages.shown(resolved)["name"] == "B"
 
 
 def test_large_messages_are_for_a_thread(storage: MappingStorage) -> None:

@@ -16,6 +16,7 @@ from zeo_core.errors import RecordFormatError
 from zeo_core.ids import oid_repr
 from zeo_core.protobuf_record import PREFIX, ClassMetadata, ObjectRecord, Reference, decode
 from zeo_core.protobuf_wire import DELIMITED, MalformedError, fields
+from zeo_core.record import untransformed
 from zeo_server.protobuf_schemas import MessageTypes
 
 __all__ = ["States", "schema_options"]
@@ -131,10 +132,11 @@ def _messages_of_classes(files: Sequence[str], messages: Sequence[str]) -> dict[
 
 
 def _record(data: bytes | None) -> ObjectRecord | None:
-    if data is None or not data.startswith(PREFIX):
+    if data is None:
         return None
     try:
-        return decode(data)
+        record = untransformed(data)
+        return decode(record) if record.startswith(PREFIX) else None
     except RecordFormatError:
         return None
 

@@ -1,6 +1,7 @@
 """States of protobuf records: as their schema names them, or as what their bytes can be."""
 
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -113,8 +114,12 @@ def test_a_state_that_is_none_of_the_message(described: str) -> None:
     assert second == "    no message: 0x0aff"
 
 
+def test_a_compressed_record() -> None:
+    assert States().fields(b".z" + zlib.compress(RECORD)) == States().fields(RECORD)
+
+
 def test_records_without_a_message_have_nothing_to_show() -> None:
-    for data in (None, node(), RECORD[:-1]):
+    for data in (None, node(), RECORD[:-1], b".zdamaged"):
         assert list(States().lines(data)) == []
         assert States().fields(data) is None
 
