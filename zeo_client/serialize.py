@@ -111,14 +111,14 @@ class ObjectWriter:
         refers to an object of another connection.
         """
         try:
-            metadata = _class_metadata(obj)
             state = obj.__getstate__()
+            other_format = STATE_FORMATS.get(type(state))
+            metadata = _class_metadata(obj) if other_format is None else None
         except Exception as error:
             # It is the class's own error, and stays that; a traceback alone does not tell which object it was.
             error.add_note(f"while {dotted_name(obj)} with oid {oid_repr(obj._p_oid)} was to be stored")
             raise
         self._current = obj
-        other_format = STATE_FORMATS.get(type(state))
         if other_format is not None:
             return other_format.record(obj, state, self._persistent_id)
         try:

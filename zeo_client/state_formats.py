@@ -37,20 +37,21 @@ class StateFormat(Protocol):
 STATE_FORMATS: dict[type, StateFormat] = {}
 """The formats that are switched on, by the type of the states that they write."""
 
-_by_name: dict[str, StateFormat] = {}
+_by_mark: dict[bytes, StateFormat] = {}  # by what their records begin with: their names in braces
+_MAX_MARK_BYTES = 64  # as in zeo_core.record
 
 
 def register_state_format(name: str, state_type: type, state_format: StateFormat) -> None:
     """Switch a format on for the process; harmless when repeated."""
     STATE_FORMATS[state_type] = state_format
-    _by_name[name] = state_format
+    _by_mark[b"{%b}" % name.encode()] = state_format
 
 
 def format_of_record(data: bytes) -> StateFormat:
     """Return the format of a record that is no pickle; RecordFormatError if it is not switched on."""
-    name = format_name(data)
     try:
-        return _by_name[name]
+        return _by_mark[data[: data.find(b"}", 1, _MAX_MARK_BYTES) + 1]]
     except KeyError:
+        name = format_name(data)
         hint = "call zeo_client.protobuf.register() first" if name == "protobuf" else "is its package installed?"
         raise RecordFormatError(f"an object record of the format {name!r}, which nobody registered: {hint}") from None

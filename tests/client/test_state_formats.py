@@ -57,7 +57,7 @@ class Note(Persistent):
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_formats, "_by_name", {})
+    monkeypatch.setattr(state_formats, "_by_mark", {})
     monkeypatch.setitem(STATE_FORMATS, Text, Reversed())
     register_format("reversed", Reversed())
 

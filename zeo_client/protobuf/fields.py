@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
 
 from zeo_client.protobuf.assignment import assign, is_map, target_of
 from zeo_client.protobuf.live import LiveReferenceMap, LiveReferences
@@ -24,6 +26,8 @@ __all__ = [
     "fields_of",
     "view_of",
 ]
+
+_FLOATS: Final = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
 
 @cache
@@ -67,7 +71,14 @@ class Field:
 class ScalarField(Field):
     """A number, a text, bytes, an enum."""
 
-    __slots__ = ()
+    __slots__ = ("compared_by_bits", "has_presence")
+
+    def __init__(self, field: Any) -> None:
+        super().__init__(field)
+        self.has_presence: bool = field.has_presence
+        """Whether it can be unset."""
+        self.compared_by_bits = field.type in _FLOATS
+        """Whether equal values may not be the same: 0.0 equals -0.0, and no NaN itself."""
 
     def get(self, node: Node) -> Any:
         """Return the value."""
@@ -82,15 +93,16 @@ class ScalarField(Field):
 class MessageField(Field):
     """A message, or what a reference leads to."""
 
-    __slots__ = ("_pure_reference",)
+    __slots__ = ("pure_reference",)
 
     def __init__(self, field: Any, pure_reference: bool) -> None:
         super().__init__(field)
-        self._pure_reference = pure_reference
+        self.pure_reference = pure_reference
+        """Whether the messages are references that the targets can stand for."""
 
     def get(self, node: Node) -> Any:
         """Return the message, or the object."""
-        if node.live and self._pure_reference:
+        if node.live and self.pure_reference:
             return target_of(getattr(node.message, self._name), node.held)
         return view_of(ChildNode(node, self._name))
 
@@ -112,7 +124,7 @@ class RepeatedMessageField(MessageField):
 
     def get(self, node: Node) -> Any:
         """Return the list."""
-        kind = LiveReferences if node.live and self._pure_reference else RepeatedMessages
+        kind = LiveReferences if node.live and self.pure_reference else RepeatedMessages
         return kind(node, self._name, view_of)
 
 
@@ -133,6 +145,6 @@ class MessageMapField(MessageField):
 
     def get(self, node: Node) -> Any:
         """Return the map."""
-        if node.live and self._pure_reference:
+        if node.live and self.pure_reference:
             return LiveReferenceMap(node, self._name)
         return MapOfMessages(node, self._name, view_of)

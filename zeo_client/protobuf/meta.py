@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from persistent import Persistent
 
-from zeo_client.protobuf.assignment import fill
+from zeo_client.protobuf.assignment import fill, target_of
 from zeo_client.protobuf.errors import BrokenReferenceError
-from zeo_client.protobuf.fields import ScalarField, fields_of, view_of
+from zeo_client.protobuf.fields import MessageField, ScalarField, fields_of, view_of
 from zeo_client.protobuf.messages import FieldAccess, MessageView
 from zeo_client.protobuf.nodes import ChildNode, Node, RootNode, is_watched
 from zeo_client.protobuf.reach import refids_in
@@ -50,15 +50,40 @@ class _Attribute:
 class _ScalarAttribute(_Attribute):
     """A field of the object's own message that can be read and written without a view."""
 
+    _access: ScalarField
+
     def __get__(self, obj: Any, _cls: Any = None) -> Any:
         return self if obj is None else getattr(held_of(obj).message, self._name)
 
     def __set__(self, obj: Any, value: Any) -> None:
         message = held_of(obj).message
         if is_watched(obj):
-            super().__set__(obj, value)
-        else:
-            setattr(message, self._name, value)
+            if self._access.compared_by_bits:
+                super().__set__(obj, value)
+                return
+            if not self._changes(message, value):
+                return
+            obj._p_changed = True
+        setattr(message, self._name, value)
+
+    def _changes(self, message: Any, value: Any) -> bool:
+        """Tell whether `value` is another one; raises what the message raises for a wrong one."""
+        name = self._name
+        trial = type(message)()  # cheaper than a copy of the message
+        setattr(trial, name, value)
+        if getattr(trial, name) != getattr(message, name):
+            return True
+        return self._access.has_presence and not message.HasField(name)
+
+
+class _ReferenceAttribute(_Attribute):
+    """A reference in the object's own message, shown as its target without a view."""
+
+    def __get__(self, obj: Any, _cls: Any = None) -> Any:
+        if obj is None or not obj.protobuf_live_references:
+            return super().__get__(obj)
+        held = held_of(obj)
+        return target_of(getattr(held.message, self._name), held)
 
 
 class ProtobufObject:
@@ -78,18 +103,20 @@ class ProtobufObject:
     _protobuf_attributes: ClassVar[Mapping[str, "_Attribute"]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Not by way of persistent, which takes every attribute that is set for a change before it knows the value.
-        attribute = self._protobuf_attributes.get(name)
+        # Not by way of persistent, which takes every attribute that is set for a change before it knows the value. By
+        # the class, because to ask the object would load a ghost.
+        cls = type(self)
+        attribute = cls._protobuf_attributes.get(name)
         if attribute is not None:
             attribute.__set__(self, value)
             return
-        cls = type(self)
         if cls.__dictoffset__ and not name.startswith(("_p_", "_v_")) and not _is_settable(cls, name):
             raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}: its message has no such field")
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        attribute = self._protobuf_attributes.get(name)
+        cls = type(self)
+        attribute = cls._protobuf_attributes.get(name)
         if attribute is not None:
             attribute.__delete__(self)
         super().__delattr__(name)
@@ -121,14 +148,14 @@ class ProtobufObject:
         return StateTuple((data, targets))
 
     def __setstate__(self, state: Any) -> None:
-        message = self.protobuf_type()
-        if isinstance(state, Mapping):  # as it was pickled before the class came to have a message
-            held = Held(message, {})
-            fill(message, state, held, live=True)
-        else:
+        message = type(self).protobuf_type()
+        if isinstance(state, tuple):
             data, targets = state
             message.MergeFromString(data)
             held = Held(message, dict(targets))
+        else:  # as it was pickled before the class came to have a message
+            held = Held(message, {})
+            fill(message, state, held, live=True)
         hold(self, held)
 
 
@@ -197,12 +224,17 @@ def _add_fields(cls: Any, namespace: Mapping[str, Any], message_type: Any) -> No
         for name, access in fields_of(field.message_type).items():
             attributes[name] = _Attribute(name, access, mixin)
     for name, access in fields_of(descriptor).items():
-        kind = _ScalarAttribute if isinstance(access, ScalarField) else _Attribute
-        attributes[name] = kind(name, access, None)
+        attributes[name] = _attribute_kind(access)(name, access, None)
     for name in attributes.keys() - namespace.keys():
         if not hasattr(ProtobufObject, name) and not hasattr(Persistent, name):
             setattr(cls, name, attributes[name])
     cls._protobuf_attributes = attributes
+
+
+def _attribute_kind(access: FieldAccess) -> type[_Attribute]:
+    if isinstance(access, ScalarField):
+        return _ScalarAttribute
+    return _ReferenceAttribute if type(access) is MessageField and access.pure_reference else _Attribute
 
 
 def _keep_own_attributes(cls: Any) -> None:
@@ -219,11 +251,16 @@ class ProtobufPersistent(ProtobufObject, Persistent, metaclass=ProtobufState, ab
     """Base of persistent classes whose state is a message: `class PContact(ProtobufPersistent, message=ContactPB)`."""
 
     def __init__(self, **fields: Any) -> None:
-        """Make an object with values for some of the fields."""
-        for name, value in fields.items():
-            if name not in self.protobuf_type.DESCRIPTOR.fields_by_name:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            setattr(self, name, value)
+        """Make an object with values for some of the fields; None leaves one unset."""
+        cls: Any = type(self)
+        known, schema = cls._protobuf_attributes, cls.protobuf_type.DESCRIPTOR.fields_by_name
+        for name in list(fields):
+            if name not in known and name not in schema:
+                raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+            if name not in known or name not in schema:  # the class has its own, or it is lifted from another message
+                setattr(self, name, fields.pop(name))
+        held = held_of(self)
+        fill(held.message, fields, held, live=cls.protobuf_live_references)
 
     if TYPE_CHECKING:  # the fields, which type checkers do not see
 

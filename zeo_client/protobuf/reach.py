@@ -11,6 +11,8 @@ __all__ = ["REFID", "is_pure_reference", "is_reference", "refids_in"]
 REFID: Final = "_p_refid"
 """The field that makes a type of messages one of references."""
 
+_Visit = Callable[[Any, str, dict[int, None]], None]
+
 
 @cache
 def is_reference(descriptor: Any) -> bool:
@@ -31,21 +33,21 @@ def refids_in(message: Any) -> Iterable[int]:
     if not _ways(descriptor) and not is_reference(descriptor):
         return ()
     found: dict[int, None] = {}
-
-    def collect(part: Any) -> None:
-        kind = part.DESCRIPTOR
-        if is_reference(kind):
-            found[getattr(part, REFID)] = None
-        for name, visit in _ways(kind):
-            visit(part, name, collect)
-
-    collect(message)
+    _collect(message, found)
     found.pop(0, None)  # no target
     return found
 
 
+def _collect(message: Any, found: dict[int, None]) -> None:
+    descriptor = message.DESCRIPTOR
+    if is_reference(descriptor):
+        found[getattr(message, REFID)] = None
+    for name, visit in _ways(descriptor):
+        visit(message, name, found)
+
+
 @cache
-def _ways(descriptor: Any) -> tuple[tuple[str, Callable[[Any, str, Callable[[Any], None]], None]], ...]:
+def _ways(descriptor: Any) -> tuple[tuple[str, _Visit], ...]:
     """Return the fields through which references can be reached, each with how to visit its messages."""
     return tuple((field.name, _visitor(field)) for field in descriptor.fields if _leads_to_reference(field))
 
@@ -64,22 +66,26 @@ def _leads_to_reference(field: Any) -> bool:
     return False
 
 
-def _visitor(field: Any) -> Callable[[Any, str, Callable[[Any], None]], None]:
-    if not field.is_repeated:
-        return _visit_field
-    return _visit_map if field.message_type.GetOptions().map_entry else _visit_elements
+def _visitor(field: Any) -> _Visit:
+    if field.is_repeated:
+        return _visit_map if field.message_type.GetOptions().map_entry else _visit_elements
+    return _visit_reference if is_pure_reference(field.message_type) else _visit_field
 
 
-def _visit_field(message: Any, name: str, collect: Callable[[Any], None]) -> None:
-    if message.HasField(name):  # to look into one that is not set would make it
-        collect(getattr(message, name))
+def _visit_reference(message: Any, name: str, found: dict[int, None]) -> None:
+    found[getattr(getattr(message, name), REFID)] = None  # without a step for what may be in it; 0 if it is not set
 
 
-def _visit_elements(message: Any, name: str, collect: Callable[[Any], None]) -> None:
+def _visit_field(message: Any, name: str, found: dict[int, None]) -> None:
+    if message.HasField(name):  # to look into one that is not set would never end, in a type that contains itself
+        _collect(getattr(message, name), found)
+
+
+def _visit_elements(message: Any, name: str, found: dict[int, None]) -> None:
     for each in getattr(message, name):
-        collect(each)
+        _collect(each, found)
 
 
-def _visit_map(message: Any, name: str, collect: Callable[[Any], None]) -> None:
+def _visit_map(message: Any, name: str, found: dict[int, None]) -> None:
     for each in getattr(message, name).values():
-        collect(each)
+        _collect(each, found)

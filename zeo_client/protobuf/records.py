@@ -8,12 +8,19 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from zeo_client.broken import Broken
+from zeo_client.protobuf.envelope import (
+    NO_DATABASE,
+    class_metadata,
+    encoded_class,
+    encoded_reference,
+    read_envelope,
+    write_envelope,
+)
 from zeo_client.protobuf.state import StateTuple
 from zeo_client.state_formats import register_state_format
 from zeo_client.zodb_names import stored_names
 from zeo_core.errors import InvalidObjectReference, UnpicklableError
-from zeo_core.ids import unpack_id
-from zeo_core.protobuf_record import PROTOBUF, ClassMetadata, ObjectRecord, Reference, decode, encode
+from zeo_core.protobuf_record import PROTOBUF
 
 __all__ = ["ProtobufRecords", "register"]
 
@@ -30,31 +37,31 @@ class ProtobufRecords:
             )
         data, targets = state
         references = [_written(obj, refid, target, reference_to(target)) for refid, target in targets.items()]
-        return encode(ObjectRecord(_class_metadata(obj, cls), data, tuple(references)))
+        return write_envelope(_class_part(obj, cls), data, references)
 
     def class_names(self, data: bytes) -> tuple[str, str]:
         """Return the class's names."""
-        return decode(data).class_meta
+        return class_metadata(read_envelope(data).class_meta)
 
     def state(self, data: bytes, load_reference: Callable[[Any], Any]) -> StateTuple:
         """Return the state."""
-        _, state, references = decode(data)
-        return StateTuple((state, {each.refid: load_reference(_read(each)) for each in references}))
+        record = read_envelope(data)
+        return StateTuple((record.state, {each.refid: load_reference(_read(each)) for each in record.references}))
 
 
-def _written(obj: Any, refid: int, target: Any, reference: Any) -> Reference:
+def _written(obj: Any, refid: int, target: Any, reference: Any) -> bytes:
     """Return a reference as it stands in the record, from one as it would stand in a pickle."""
+    if type(reference) is tuple:
+        return encoded_reference(refid, reference[0], _class_part(obj, type(target)))
     match reference:
         case bytes(oid):
-            return Reference(refid, unpack_id(oid))
-        case (bytes(oid), _):
-            return Reference(refid, unpack_id(oid), _class_metadata(obj, type(target)))
+            return encoded_reference(refid, oid)
         case ["n", (database, oid)]:
-            return Reference(refid, unpack_id(oid), None, database)
+            return encoded_reference(refid, oid, database=database)
         case ["m", (database, oid, _)]:
-            return Reference(refid, unpack_id(oid), _class_metadata(obj, type(target)), database)
+            return encoded_reference(refid, oid, _class_part(obj, type(target)), database)
         case ["w", (oid,)]:
-            return Reference(refid, unpack_id(oid), weak=True)
+            return encoded_reference(refid, oid, weak=True)
         case ["w", _]:
             _refuse(obj, f"a record of this kind has no weak references into other databases: {target!r:.100}")
     raise InvalidObjectReference(
@@ -63,24 +70,23 @@ def _written(obj: Any, refid: int, target: Any, reference: Any) -> Reference:
     )
 
 
-def _read(reference: Reference) -> Any:
+def _read(reference: Any) -> Any:
     """Return a reference as it would stand in a pickle, with the names of the class for the class."""
-    _, _, class_meta, database, weak = reference
-    oid = reference.oid
-    if weak:
+    oid = reference.zoid.to_bytes(8, "big")
+    if reference.weak:
         return ["w", (oid,)]
-    names = None if class_meta is None else tuple(class_meta)
-    if database is None:
-        return oid if names is None else (oid, names)
-    return ["n", (database, oid)] if names is None else ["m", (database, oid, names)]
+    database, encoded = reference.database, reference.class_meta
+    if database == NO_DATABASE:
+        return (oid, class_metadata(encoded)) if encoded else oid
+    return ["m", (database, oid, class_metadata(encoded))] if encoded else ["n", (database, oid)]
 
 
-def _class_metadata(obj: Any, cls: type) -> ClassMetadata:
+def _class_part(obj: Any, cls: type) -> bytes:
     module, name = stored_names(cls)
-    known_otherwise = issubclass(cls, Broken) or module != cls.__module__
+    known_otherwise = module != cls.__module__ or issubclass(cls, Broken)
     if not known_otherwise and getattr(sys.modules.get(module), name, None) is not cls:
         _refuse(obj, f"the class {module}.{cls.__qualname__} is not found under its name at the top of its module")
-    return ClassMetadata(module, name)
+    return encoded_class(module, name)
 
 
 def _refuse(obj: Any, reason: str) -> NoReturn:

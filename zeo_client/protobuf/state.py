@@ -1,7 +1,6 @@
 """The state of an object that is kept in a message: the message, and the objects that it refers to by numbers."""
 
-from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import Any, Final
 
 __all__ = ["SLOT", "Held", "StateTuple", "held_of", "hold"]
 
@@ -16,10 +15,6 @@ class StateTuple(tuple[bytes, dict[int, Any]]):
 
     serial_format: Final = "protobuf"
     """The format of records that this state is meant for."""
-
-    def __new__(cls, parts: Iterable[Any]) -> Self:
-        """Make it of the two parts."""
-        return super().__new__(cls, parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where the format is not switched on, and in ZODB, it is pickled: without naming a class of ours.

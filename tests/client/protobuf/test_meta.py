@@ -137,6 +137,7 @@ def test_mixins_lift_the_fields_of_a_message(bob: Person) -> None:
     class Mixed(Person):
         protobuf_mixins = ("phone",)
 
+    assert Mixed(number="1", name="x").protobuf == PersonPB(name="x", phone={"number": "1"})
     mixed = Mixed()
     mixed.__setstate__(bob.__getstate__())
     mixed._p_jar, mixed._p_oid = bob._p_jar, b"12345678"

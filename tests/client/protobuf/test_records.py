@@ -252,7 +252,7 @@ def test_registering_again_changes_nothing(session: Session, storage: MappingSto
 def test_where_the_format_is_off_states_are_pickled_and_its_records_refused(
     db: DB, session: Session, storage: MappingStorage, bob: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_formats, "_by_name", {})
+    monkeypatch.setattr(state_formats, "_by_mark", {})
     for state_type in list(state_formats.STATE_FORMATS):
         monkeypatch.delitem(state_formats.STATE_FORMATS, state_type)
     stored(session, alice=Person(name="Alice", spouse=bob))
