@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["KINDS", "Server", "connect", "free_port", "serve"]
+__all__ = ["KINDS", "Server", "await_port", "connect", "free_port", "serve"]
 
 KINDS = ("zeo", "zeod")
 
@@ -59,7 +59,7 @@ def serve(kind: str, path: Path, blobs: Path | None = None) -> Iterator[Server]:
         [sys.executable, "-m", module, "-C", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _await_port(port, process)
+        await_port(port, process)
         yield Server(port, process.pid)
     finally:
         process.terminate()
@@ -81,7 +81,8 @@ def connect(kind: str, port: int, cache_size: int = 20_000_000) -> Any:
     return ClientStorage(("127.0.0.1", port), cache_size=cache_size)
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server that was started listens."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

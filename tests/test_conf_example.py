@@ -27,8 +27,6 @@ WITHOUT_EFFECT = {
 UPSTREAM = ("clientstorage", "zeoclient")
 WITHOUT_EFFECT_UPSTREAM = {
     "drop-cache-rather-verify",
-    "max-disconnect-poll",
-    "min-disconnect-poll",
     "password",
     "realm",
     "server-sync",

@@ -46,6 +46,7 @@ class Following:
         self._coordinator: Coordinator | None = None
         self._held: list[Callable[[], None]] | None = None  # what waits until it is known what was missed
         self._reconnections = 0
+        self._read_only = storage.read_only()  # as of the last connection
 
     def begin(self) -> None:
         """Show what there is by now, and follow from there."""
@@ -121,6 +122,7 @@ class Following:
 
     def _resume(self, tid: Tid, oids: Sequence[Oid] | None) -> None:
         before = self._storage.last_tid()
+        was_read_only, self._read_only = self._read_only, self._storage.read_only()
         if oids is None or tid != before:
             self._storage.show(tid, oids)
             if oids is None:
@@ -128,8 +130,9 @@ class Following:
             else:
                 self._log.add(tid, oids)
             self._have_clients_verify()
-        elif not self._storage.read_only():
-            # Writers keep oids that they were given, and the other server may have been restarted (lesson B25).
+        elif not (was_read_only and self._read_only):
+            # Writers keep oids that they were given, and the other server may have been restarted (lesson B25). Or it
+            # is a server that takes no writes, or takes some at last: who may write is decided when clients register.
             self._have_clients_verify()
         changed = "nothing is known of" if oids is None else f"{len(oids)} objects were changed in"
         _log.info("%s: back at %s: %s the time between", self._name, self._storage.link.address(), changed)

@@ -28,7 +28,7 @@ from tests.integration.hot_counter import Tally
 from tests.integration.relays import free_port, start_on_port, start_relay
 from tests.integration.test_bank import TELLERS, enough, judge
 from tests.proxy import Proxy
-from zeo_client import Blob, ClientDisconnected, ClientStorage, ConflictError, UndoError
+from zeo_client import Blob, ClientDisconnected, ClientStorage, ConflictError, ReadOnlyError, UndoError
 from zeo_client.db import DB
 
 
@@ -352,3 +352,28 @@ def test_a_bank_at_two_servers(start_zeod: StartZeod, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_bank_at_two_servers_that_are_killed_thirty_times(start_zeod: StartZeod, tmp_path: Path) -> None:
     day(Servers(start_zeod, tmp_path), kills=30, moves=3000)
+
+
+def test_a_relay_reads_from_a_replica_while_its_server_is_away(start_zeod: StartZeod, tmp_path: Path) -> None:
+    port = free_port()
+    first = start_on_port(start_zeod, tmp_path, port)
+    replica = start_relay(start_zeod, tmp_path, port, lines="  read-only yes\n")
+    fallback = f"  server 127.0.0.1:{port_of(replica)}\n  read-only-fallback yes\n  max-disconnect-poll 1\n"
+    relay = start_relay(start_zeod, tmp_path, port, free_port(), lines=fallback)
+    with closing(DB(ClientStorage(relay.address, read_only_fallback=True, max_disconnect_poll=0.2))) as db:
+        put(db, "before")
+        first.kill()
+        until(lambda: sees(db, "before") and db.storage.read_only())
+        with pytest.raises(ReadOnlyError):
+            put(db, "never")
+        start_on_port(start_zeod, tmp_path, port)
+        until(lambda: puts(db, "after"))
+        assert seen(db) == "after"
+
+
+def puts(db: DB, value: object) -> bool:
+    try:
+        put(db, value)
+    except (ClientDisconnected, ReadOnlyError):
+        return False
+    return True
