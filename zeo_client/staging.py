@@ -18,7 +18,7 @@ from zeo_core.commit_marker import MARKER_BYTES, TAIL_MAX_BYTES, unmarked
 from zeo_core.errors import StorageError, StorageTransactionError
 from zeo_core.ids import ZERO_TID, Oid, Tid, is_id, oid_repr
 from zeo_core.transaction import check_extension, extension_bytes, extension_map
-from zeo_core.wire.codec import encode_one_way
+from zeo_core.wire.codec import Encoder, encode_one_way
 from zeo_core.wire.session import MESSAGE_MAX_BYTES
 from zeo_core.zodb_records import tid_from_undo_id
 
@@ -201,9 +201,10 @@ class Staging:
     def _calls(self) -> Iterator[bytes]:
         """Return the calls for the objects in memory that have no blob."""
         blobs, txn_id = self.blobs, self.txn_id
+        one_way = Encoder().one_way  # of its own, so a third less for each of many objects
         for oid, (method, args, _) in self.writes.items():
             if oid not in blobs:
-                yield encode_one_way(method, (*args, txn_id))
+                yield one_way(method, (*args, txn_id))
 
     def _with_what_comes_last(self, parts: list[bytes]) -> bytes:
         """Return `parts` and what comes behind the objects."""
