@@ -10,6 +10,7 @@ What goes wrong is kept for the vote to report: a full disk is a refused vote.
 
 import asyncio
 import os
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -53,21 +54,24 @@ class Spooling:
         """
         self.limits = limits
         self.memory_bytes = 0
-        """Data that open transactions keep in memory."""
+        """Data that open transactions may keep in memory."""
         self._run = run
         self._directory = None
         if isinstance(storage, Spools) and (own := storage.spool_directory()) is not None:
             self._directory = directory or own
 
-    def wanted(self, kept_bytes: int, more_bytes: int) -> bool:
-        """Tell whether so much more of a transaction that keeps so much in memory is to go to a file."""
+    def grant(self, granted_bytes: int, wanted_bytes: int) -> int:
+        """Return how much a transaction may keep in memory that wants more than it was granted; 0 if no more.
+
+        That is up to twice what it wants, so that it has to ask a few times only.
+        """
         limits = self.limits
-        if (
-            kept_bytes + more_bytes <= limits.transaction_spool_bytes
-            and self.memory_bytes + more_bytes <= limits.staged_memory_max_bytes
-        ):
-            return False
-        return self._directory is not None
+        most = limits.transaction_spool_bytes, granted_bytes + limits.staged_memory_max_bytes - self.memory_bytes
+        room = min(2 * wanted_bytes, *most) if self._directory is not None else sys.maxsize
+        if room < wanted_bytes:
+            return 0
+        self.memory_bytes += room - granted_bytes
+        return room
 
     def open(self, sender: Writes) -> "Spool":
         """Return what keeps the records of one transaction, which `sender` sends."""

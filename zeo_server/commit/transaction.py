@@ -1,5 +1,6 @@
 """A transaction on the server from tpc_begin to its end: what its client has staged, and its phase."""
 
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -104,7 +105,19 @@ class ServerTransaction:
     """
 
     __slots__ = (
-        *("_prepared", "_spooling", "answer", "blob_bytes", "blobs", "checks", "error", "finish_s", "id", "limits"),
+        *(
+            "_memory_room",
+            "_prepared",
+            "_spooling",
+            "answer",
+            "blob_bytes",
+            "blobs",
+            "checks",
+            "error",
+            "finish_s",
+            "id",
+            "limits",
+        ),
         *("member", "memory_bytes", "metadata", "phase", "resolved", "resolves", "restored", "size_bytes", "spool"),
         *("stage", "status", "tid", "undos", "vote_s", "waits_s", "writes"),
     )
@@ -129,6 +142,7 @@ class ServerTransaction:
         self.memory_bytes = 0  # of the data that are staged, those that are in memory
         self.spool: Spool | None = None  # the others
         self._spooling = spooling
+        self._memory_room = 0 if spooling is not None else sys.maxsize  # what memory_bytes may come to
         self.blob_bytes = 0  # what its client has sent of blobs
         self.error: Exception | None = None
         self.answer: Answer | None = None
@@ -181,7 +195,7 @@ class ServerTransaction:
         """Stage what was found out about that."""
         self.undos = []
         for oid, write in writes.items():
-            self._replace(self._aside(write))
+            self._put(write)
             self.resolved[oid] = None
 
     def take_resolved(self, oid: Oid, committed: Tid, data: bytes) -> None:
@@ -215,14 +229,24 @@ class ServerTransaction:
         if self.undos:
             self.doom(StorageError("nothing can be stored after an undo in the same transaction"))
             return
-        write = self._aside(write)
-        if self.error is None:
-            self._replace(write)
+        self._put(write)
+
+    def _put(self, write: ObjectWrite) -> None:
+        data = write.data
+        if data.__class__ is bytes and self.memory_bytes + len(data) > self._memory_room:
+            write = self._aside(write)
+            if self.error is not None:
+                return
+        self._replace(write)
 
     def _aside(self, write: ObjectWrite) -> ObjectWrite:
-        """Return a write whose data are not in memory if there is enough in memory."""
+        """Return a write whose data are not in memory, or the same one if they may be."""
         spooling, data = self._spooling, write.data
-        if spooling is None or not isinstance(data, bytes) or not spooling.wanted(self.memory_bytes, len(data)):
+        if spooling is None or not isinstance(data, bytes):
+            return write
+        room = spooling.grant(self._memory_room, self.memory_bytes + len(data))
+        if room:
+            self._memory_room = room
             return write
         if self.spool is None:
             self.spool = spooling.open(self.member)
@@ -231,23 +255,20 @@ class ServerTransaction:
             return write
         return write._replace(data=self.spool.add(data))
 
-    def _keep(self, data: bytes | SpooledData | None, sign: int) -> None:
-        """Count data that come to be in memory, or no longer are."""
-        if isinstance(data, bytes):
-            self.memory_bytes += sign * len(data)
-            if self._spooling is not None:
-                self._spooling.memory_bytes += sign * len(data)
-
     def _replace(self, write: ObjectWrite) -> None:
         self._prepared = None
         replaced = self.writes.pop(write.oid, None)
         if replaced is not None:
             self.size_bytes -= len(replaced.data or b"") + OBJECT_OVERHEAD_BYTES
-            self._keep(replaced.data, -1)
+            if isinstance(replaced.data, bytes):
+                self.memory_bytes -= len(replaced.data)
             self.restored.discard(write.oid)
         self.writes[write.oid] = write
-        self._keep(write.data, 1)
-        self._grow(len(write.data or b"") + OBJECT_OVERHEAD_BYTES)
+        data = write.data
+        size_bytes = len(data or b"")
+        if data.__class__ is bytes:
+            self.memory_bytes += size_bytes
+        self._grow(size_bytes + OBJECT_OVERHEAD_BYTES)
 
     def add_blob(self, oid: Oid, source: BlobSource) -> BlobSource | None:
         """Give a staged object its blob; return a source that is of no use, to be discarded: this or an earlier one."""
@@ -284,7 +305,8 @@ class ServerTransaction:
     def drop(self) -> None:
         """Free the memory of what was staged, and the file."""
         if self._spooling is not None:
-            self._spooling.memory_bytes -= self.memory_bytes
+            self._spooling.memory_bytes -= self._memory_room
+            self._memory_room = 0
         if self.spool is not None:
             self.spool.discard()
         self.writes, self.checks, self.size_bytes, self.memory_bytes, self.spool = {}, {}, 0, 0, None

@@ -155,15 +155,18 @@ def test_what_is_wanted_in_a_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads, closing(FileStorage(tmp_path / "Data.fs")) as storage:
         run: Run = lambda function: asyncio.wrap_future(threads.submit(function))  # noqa: E731
         spooling = Spooling(storage, run, limits)
-        assert not spooling.wanted(0, 1000)
-        assert spooling.wanted(1, 1000)
-        spooling.memory_bytes = 4999
-        assert not spooling.wanted(0, 1)
-        assert spooling.wanted(0, 2)
-        spooling.memory_bytes = 0
-        spooling.limits = Limits(transaction_spool_bytes=0)
-        assert spooling.wanted(0, 1)
-        assert not Spooling(MappingStorage(), run, spooling.limits, str(tmp_path)).wanted(0, 1)
+        assert spooling.grant(0, 1001) == 0
+        assert spooling.grant(0, 100) == 200
+        assert spooling.grant(200, 600) == 1000  # not more than one transaction may have
+        assert spooling.memory_bytes == 1000
+        spooling.memory_bytes = 4900
+        assert spooling.grant(0, 101) == 0
+        assert spooling.grant(0, 60) == 100  # all that is left
+        assert spooling.memory_bytes == 5000
+        assert spooling.grant(100, 200) == 0
+        spooling.limits, spooling.memory_bytes = Limits(transaction_spool_bytes=0), 0
+        assert spooling.grant(0, 1) == 0
+        assert Spooling(MappingStorage(), run, spooling.limits, str(tmp_path)).grant(0, 1) > 1 << 40
 
 
 def test_where_the_files_are(tmp_path: Path) -> None:
