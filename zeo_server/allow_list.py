@@ -41,18 +41,19 @@ class AllowList:
         """Return an allowed class by its module's name and its own; ImportError for any other."""
 
     def allows(self, dotted_name: str) -> bool:
-        """Tell whether an object of this class may be resolved. Imports nothing."""
-        return dotted_name in self._rules or self._lists(dotted_name)
+        """Tell whether this class's code may resolve its objects. Imports nothing."""
+        return dotted_name in self._names or f"{dotted_name.rpartition('.')[0]}.*" in self._names
+
+    def merges(self, dotted_name: str) -> bool:
+        """Tell whether messages of this class are merged by a schema."""
+        return dotted_name in self._rules
 
     def rule(self, module: str, name: str) -> MergeRule | None:
         """Return how the messages of a class are merged, None if no schema was registered for it."""
         return self._rules.get(f"{module}.{name}")
 
-    def _lists(self, dotted_name: str) -> bool:
-        return dotted_name in self._names or f"{dotted_name.rpartition('.')[0]}.*" in self._names
-
     def _load(self, module: str, name: str) -> type:
-        if not self._lists(f"{module}.{name}"):  # a schema lets nobody's code run
+        if not self.allows(f"{module}.{name}"):
             raise ImportError(f"{module}.{name} is not on the list")
         found = import_class(module, name)
         if not isinstance(found, type) or found.__module__ != module:

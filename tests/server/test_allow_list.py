@@ -62,7 +62,9 @@ def test_what_is_no_name_of_a_class(name: str) -> None:
 def test_a_rule_for_a_class_does_not_allow_to_import_it() -> None:
     rule = MergeRule(object)
     listed = AllowList([], {"decimal.Decimal": rule})
-    assert listed.allows("decimal.Decimal")
+    assert listed.merges("decimal.Decimal")
+    assert not listed.merges("decimal.Context")
+    assert not listed.allows("decimal.Decimal")
     assert listed.rule("decimal", "Decimal") is rule
     assert listed.rule("decimal", "Context") is None
     with pytest.raises(ImportError, match=r"decimal\.Decimal is not on the list"):

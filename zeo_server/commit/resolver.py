@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from zeo_core.errors import POSKeyError, RecordFormatError
 from zeo_core.ids import ZERO_TID, Oid, Tid, oid_repr, successor
-from zeo_core.protobuf_record import PREFIX
-from zeo_core.record import class_name
+from zeo_core.protobuf_record import PREFIX, PROTOBUF
+from zeo_core.record import class_name, format_name, untransformed
 from zeo_core.resolve import UnresolvedError, resolve
 from zeo_core.transaction import Revision
 from zeo_server.allow_list import AllowList
@@ -37,7 +37,11 @@ class Resolver:
         if not isinstance(conflict.data, bytes) or conflict.read == ZERO_TID:
             return False
         try:
-            return self._classes.allows(class_name(conflict.data))
+            name = class_name(conflict.data)
+            if self._classes.allows(name):
+                return True
+            # What is pickled of such a class, its own code may resolve: that is for the client to try.
+            return self._classes.merges(name) and format_name(untransformed(conflict.data)) == PROTOBUF
         except RecordFormatError:
             return False
 

@@ -134,6 +134,12 @@ def test_messages_of_a_known_schema_are_merged_without_their_class(storage: Mapp
     assert resolver.resolve(conflict._replace(data=messages.NEW[:-1])) is None
 
 
+def test_pickles_of_a_class_that_is_merged_are_left_to_the_client(storage: MappingStorage) -> None:
+    """It was pickled before it came to have a message; the class itself may know what to do."""
+    resolver = Resolver(storage.load_before, AllowList([], {f"{Counter.__module__}.Counter": messages.SETS}))
+    assert not resolver.can(Conflict(A, pack_id(2), pack_id(1), record(Counter, {"n": 1})))
+
+
 def test_compressed_records_are_for_a_thread(storage: MappingStorage) -> None:
     old, committed, new = (b".z" + zlib.compress(data) for data in (messages.OLD, messages.COMMITTED, messages.NEW))
     serials = commit(storage, {A: old}), commit(storage, {A: committed})
