@@ -34,6 +34,7 @@ class UpstreamLink:
         self._transactions = transactions
         self._has = has
         self.connection = supervisor.current
+        self.memory_stats = cache.memory_stats
         self.known_tid = cache.last_tid
         self._from_memory: Callable[[Oid, Tid], Revision | None] = cache.load_from_memory
 

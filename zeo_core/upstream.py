@@ -8,7 +8,7 @@ Rules of order:
    `changes_since` tells what happened meanwhile.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from zeo_core.commit_marker import marker_of
@@ -72,6 +72,9 @@ class Upstream(Protocol):
     def outcome(self, marker: bytes, since: Tid) -> Tid | None:
         """Return the tid of the transaction with that marker after `since`, None if there is none. Waits."""
 
+    def memory_stats(self) -> Mapping[str, int]:
+        """Return the figures of the cache in memory: hits, misses, bytes and others."""
+
     def known_tid(self) -> Tid:
         """Return the last transaction that has arrived from there."""
 
@@ -117,9 +120,6 @@ class RemoteStorage(Transacts, Iterates, Protocol):
 
     def pack(self, time_s: float, referencesf: object = None, *, wait: bool = True) -> None:
         """Have the other server pack."""
-
-    def cache_stats(self) -> dict[str, Any]:
-        """Return the cache's figures."""
 
 
 @runtime_checkable

@@ -79,7 +79,7 @@ class Following:
     # -- in the loop --------------------------------------------------------------------------------------------------
 
     def _heard(self, change: Invalidation) -> None:
-        self._take_turn(partial(self._show, change))
+        self._take_turn(partial(self._show, change, self._reconnections))
 
     def _take_turn(self, show: Callable[[], None]) -> None:
         if self._held is None:
@@ -87,9 +87,9 @@ class Following:
         else:
             self._held.append(show)
 
-    def _show(self, change: Invalidation) -> None:
+    def _show(self, change: Invalidation, number: int) -> None:
         tid, oids = change
-        if tid <= self._storage.last_tid():
+        if number != self._reconnections or tid <= self._storage.last_tid():
             return  # it was among what was missed
         self._storage.show(tid, oids)
         self._log.add(tid, oids)
@@ -97,7 +97,8 @@ class Following:
             self._coordinator.audience.tell(self._encoder.one_way("invalidateTransaction", (tid, oids)))
 
     def _reconnected(self) -> None:
-        self._held = []
+        # What waits from an earlier connection stays: a client here waits for each of its own transactions.
+        self._held = self._held or []
         self._reconnections += 1
         self._ask(self._reconnections)
 

@@ -86,7 +86,7 @@ class UpstreamStatus(NamedTuple):
         """Return the figures of a storage of another server, None for one of this server's own."""
         if not isinstance(storage, RelayedStorage):
             return None
-        link, cache, shown = storage.link, storage.cache_stats(), storage.last_tid()
+        link, cache, shown = storage.link, storage.link.memory_stats(), storage.last_tid()
         away_s, known = link.away_s(), link.known_tid()
         lag_s = away_s or (tid_to_time(known) - tid_to_time(shown) if known > shown else 0.0)
         figures = cache["hits"], cache["misses"], cache["bytes"]

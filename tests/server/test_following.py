@@ -9,7 +9,9 @@ from tests.server.raw_client import RawClient
 from tests.server.relay import Relay, commit, relaying
 from zeo_core.errors import ClientDisconnected
 from zeo_core.ids import MAX_TID, Tid, pack_id
+from zeo_core.transaction import Invalidation
 from zeo_core.wire.session import Reply, Request
+from zeo_server.following import Following
 
 A, B, C = pack_id(1), pack_id(2), pack_id(3)
 
@@ -127,6 +129,25 @@ def test_a_gap_that_nobody_can_tell_has_everybody_start_anew(relay: Relay) -> No
         assert client.last_tid == last
         assert client.call("getInvalidations", before) is None
         assert client.load(A) == (b"new", last, None)
+
+
+def test_who_waits_for_a_turn_gets_it_however_often_the_connection_is_lost(relay: Relay) -> None:
+    following = getattr(relay.storage.in_turn, "__self__", None)
+    assert isinstance(following, Following)
+    turns: list[str] = []
+
+    def lose_it_twice() -> None:
+        following._reconnected()
+        following._heard(Invalidation(MAX_TID, ()))  # of a connection that is gone: never shown
+        following._take_turn(lambda: turns.append("mine"))
+        following._reconnected()
+        assert turns == []
+
+    relay.second.ask(lose_it_twice)
+    relay.second.until(lambda: turns == ["mine"])
+    later = commit(relay.first, A)
+    shown(relay, later)
+    assert relay.storage.last_tid() == later
 
 
 def test_what_cannot_be_had_while_the_server_is_away_is_said_so() -> None:

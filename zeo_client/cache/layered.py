@@ -26,6 +26,7 @@ class LayeredCache:
         self.load_from_memory = memory.load_before
         self.last_tid = memory.last_tid
         self.advance = memory.advance
+        self.memory_stats = memory.stats
 
     def load_before(self, oid: Oid, tid: Tid) -> Revision | None:
         """Return the revision that was current just before `tid`, None if it is nowhere here."""

@@ -149,6 +149,8 @@ class MemoryCache:
                 "revisions": len(self._revisions),
             }
 
+    memory_stats = stats
+
     # The rest runs under the lock.
 
     def _store(self, oid: Oid, revision: Revision) -> None:

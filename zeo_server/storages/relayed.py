@@ -209,10 +209,6 @@ class RelayedStorage:
         """Return the size that the other server last told."""
         return self._source.byte_size()
 
-    def cache_stats(self) -> Mapping[str, int]:
-        """Return the figures of the cache."""
-        return self._source.cache_stats()
-
     def transactions(self, start: Tid | None = None, stop: Tid | None = None) -> Iterator[RecordedTransaction]:
         """Walk the transactions with start <= tid <= stop, up to what is shown."""
         return self._source.transactions(start, min(stop or MAX_TID, self._shown))

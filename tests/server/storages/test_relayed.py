@@ -217,7 +217,7 @@ def test_what_the_server_tells_of_itself_is_passed_on(server: InProcess) -> None
         assert storage.name().endswith("/1")
         assert (storage.object_count(), storage.byte_size()) == (2, server.ask(lambda: size_of(server)))
         assert storage.record_iternext()[:3] == (A, tid, b"data")
-        assert set(storage.cache_stats()) >= {"hits", "misses", "bytes"}
+        assert set(storage.link.memory_stats()) >= {"hits", "misses", "bytes"}
 
 
 def size_of(server: InProcess) -> int:
