@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 ADDRESS = "127.0.0.1:9672"  # what the documents say; the tests put a free port in its place
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CITED = re.compile(r"\blessons?((?:,? (?:and )?B\d+)+)")
+SCHEMA = re.compile(r"^```proto\n// (\w+\.proto)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -39,6 +40,15 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
+def compile_schemas(text: str, directory: Path) -> None:
+    """Do what a document tells the reader to do with its .proto files: have protoc make a module of each."""
+    for name, schema in SCHEMA.findall(text):
+        (directory / name).write_text(schema, "utf-8")
+        subprocess.run(
+            [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", name], cwd=directory, check=True
+        )
+
+
 def name_of(document: Path) -> str:
     return document.relative_to(ROOT).as_posix()
 
@@ -52,6 +62,7 @@ def test_the_programs_of_a_document_run(document: Path, tmp_path: Path, start_ze
     if ADDRESS in text:
         url = start_zeod("-f", "served.fs").url
         text = text.replace(ADDRESS, url.removeprefix("zeo://"))
+    compile_schemas(text, tmp_path)
     for block in blocks(text):
         path = tmp_path / block.name
         path.write_text(block.text, "utf-8")

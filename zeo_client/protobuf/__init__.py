@@ -1,6 +1,6 @@
 """Objects that keep their state in a Protocol Buffers message, so that any language can read their records.
 
-It needs the package `protobuf`: `pip install zeod[protobuf]`.
+It needs the package `protobuf`: `pip install zeod[protobuf]`. See docs/howto/protobuf.md.
 """
 
 try:

@@ -1,6 +1,7 @@
 """Records with a message for a state, written and read. The expected bytes are written by hand."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from zeo_client.protobuf.records import ProtobufRecords
 from zeo_core.errors import InvalidObjectReference, RecordFormatError, StateLoadError, UnpicklableError
 from zeo_core.ids import pack_id
 from zeo_core.record import class_name, references
+from zeo_server.storages.file import FileStorage
 from zeo_server.storages.mapping import MappingStorage
 
 CLASS = b"\n\x1dtests.client.protobuf.classes\x12\x06Person"
@@ -239,6 +241,19 @@ def test_the_past_of_an_object_can_be_read(session: Session, bob: Person) -> Non
     bob.name = "Robert"
     session.commit()
     assert session.conn.oldstate(bob, tid) == (b"\n\x03Bob", {})
+
+
+def test_changes_of_different_fields_are_merged(tmp_path: Path) -> None:
+    with DB(FileStorage(str(tmp_path / "merged.fs"), create=True)) as db:
+        one = Session(db)
+        stored(one, bob=Person(name="Bob", friends=[Person(name="Alice")]))
+        other = Session(db)
+        one.root["bob"].name = "Robert"
+        other.root["bob"].spouse = other.root["bob"].friends[0]
+        one.commit()
+        other.commit()
+        bob = other.root["bob"]
+        assert (bob.name, bob.spouse is bob.friends[0], state_of(bob)) == ("Robert", True, "clean")
 
 
 def test_registering_again_changes_nothing(session: Session, storage: MappingStorage, bob: Person) -> None:
