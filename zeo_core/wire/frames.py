@@ -48,11 +48,14 @@ class FrameDecoder:
             raise RemoteProtocolError(f"a message of {size} bytes, where at most {self.max_bytes} are allowed")
         if len(self._data) < start + size:
             return None
+        if len(self._data) == start + size:
+            whole, self._data, self._start = self._data, b"", 0
+            if isinstance(whole, bytes):
+                return whole[start:]
+            del whole[:start]  # which moves nothing: a large frame is not copied
+            return whole
         self._start = start + size
-        payload = self._data[start : self._start]
-        if self._start == len(self._data):
-            self._data, self._start = b"", 0
-        return payload
+        return self._data[start : self._start]
 
     def missing_bytes(self) -> int:
         """Return how many bytes the frame that has begun to arrive still lacks, 0 if that is not known."""
