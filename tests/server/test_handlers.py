@@ -220,7 +220,7 @@ def test_labels_cannot_forge_log_lines(client: RawClient, caplog: pytest.LogCapt
     client.sock.sendall(b"\0\0\0\1\xc0")
     client.wait_closed()
     [line] = [record.getMessage() for record in caplog.records if "not an M5 message" in record.getMessage()]
-    assert line.startswith("worker?2026-01-01 CRITICAL")
+    assert line.startswith("(worker?2026-01-01 CRITICAL")
     assert "127.0.0.1:" in line
     assert len(line) < 300
 
