@@ -110,11 +110,11 @@ class InvalidationLog:
 class Listener(Protocol):
     """Who can be told something: one connection.
 
-    `finishing` counts its transactions that are voted or with the writer: there will be an answer for it soon, that to
-    its finish.
+    `awaiting` counts its transactions that wait for their turn, are voted or with the writer: there will be an answer
+    for it soon, to its vote or its finish.
     """
 
-    finishing: int
+    awaiting: int
 
     def send_later(self, frame: bytes) -> None:
         """Do as `send` does, but with whatever is sent next, or a moment later if nothing is."""
@@ -161,7 +161,7 @@ class Audience(Generic[Member]):
         for member in self._members:
             if member is but:
                 continue
-            if member.finishing:
+            if member.awaiting:
                 # It would be woken twice within a moment, and the second time is the one that it waits for.
                 member.send_later(frame)
             else:

@@ -40,7 +40,7 @@ from zeo_server.storages.relayed import load_threads
 __all__ = ["PATIENCE_S", "ServerSession"]
 
 PATIENCE_S = 0.005
-"""How long an invalidation may wait for the answer to a finish, with which it leaves: some writes of the disk."""
+"""How long an invalidation may wait for the answer to a finish or a vote, with which it leaves."""
 
 _EVERYDAY = (ConflictError, POSKeyError, ReadOnlyError)  # everyday errors of a client; no line in the server's log
 _ADMIN = ClientRole.ADMIN
@@ -73,8 +73,8 @@ class ServerSession(asyncio.Protocol):
         self._out_bytes = 0
         self._flushing = False  # a callback that writes _out is on its way
         self._flush_timer: asyncio.TimerHandle | None = None
-        self.finishing = 0
-        """How many transactions of this client are voted or with the writer; the coordinator counts."""
+        self.awaiting = 0
+        """How many transactions of this client wait for their turn, are voted or with the writer; not counted here."""
         self._receiving = False  # the events of a read are being handled, and _out is written after them
         self._events: Iterator[Event] | None = None  # what is left of a read that had to stop
         self._paused = False  # the peer does not read as fast as we write

@@ -111,7 +111,7 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[bytes] = []
         self.heard_later: list[bytes] = []
-        self.finishing = 0
+        self.awaiting = 0
 
     def send(self, frame: bytes) -> None:
         self.heard.append(frame)
@@ -196,7 +196,7 @@ def test_what_is_too_old_or_not_of_this_storage_is_not_answered() -> None:
 def test_who_has_voted_hears_it_with_the_answer_to_its_finish() -> None:
     audience: Audience[Ear] = Audience()
     idle, busy = Ear(), Ear()
-    busy.finishing = 1
+    busy.awaiting = 1
     audience.join(idle)
     audience.join(busy)
     audience.tell(b"x")

@@ -21,7 +21,7 @@ class Visitor:
         self.service, self.coordinator = service, coordinator
         self.frames: list[bytes] = []
         self.ends: list[str] = []
-        self.finishing = 0
+        self.awaiting = 0
         coordinator.join(self)
         service.enter(self)
 

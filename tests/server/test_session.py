@@ -278,7 +278,7 @@ def test_what_can_wait_leaves_after_a_moment_in_its_place_in_the_stream(server: 
             each for each in server.service.connections if getattr(each, "label", "").endswith(f":{_port(reader)}")
         ]
         assert isinstance(told, session.ServerSession)
-        told.finishing = 1  # as if a transaction of the reader's were in doubt
+        told.awaiting = 1  # as if a transaction of the reader's were in doubt
         tid = client.commit({oid: (ZERO_TID, b"one")})
         while not [event for event in reader.heard if isinstance(event, Request)]:
             reader._receive()  # nothing else is sent to it
@@ -291,7 +291,7 @@ def test_what_can_wait_leaves_after_a_moment_in_its_place_in_the_stream(server: 
         server.ask(send)
         reader.call("ping")
         assert reader.invalidations() == [(tid, (oid,)), (first, ()), (second, ())]
-        told.finishing = 0
+        told.awaiting = 0
 
 
 def _port(client: RawClient) -> int:

@@ -35,6 +35,7 @@ from zeo_core.wire.faults import from_wire
 from zeo_core.wire.session import ErrorReply, Event, Failed, Greeted, Reply, Request, Role, Session
 
 __all__ = [
+    "ATTENDING_S",
     "KEEP_ALIVE",
     "KEEP_ALIVE_S",
     "LARGE_READ_BYTES",
@@ -56,6 +57,9 @@ READ_BYTES = 64 * 1024
 """One read takes many small messages in; a large message asks for what it lacks, up to LARGE_READ_BYTES."""
 
 LARGE_READ_BYTES = 4 * 1024 * 1024
+
+ATTENDING_S = 0.05
+"""How long is waited for the attendant at most: it takes one read in, but may wait for a lock of the application's."""
 
 KEEP_ALIVE_S = 60.0
 """ZEO's clients send a sign of life as often."""
@@ -113,6 +117,7 @@ class Channel:
         self._reading = threading.RLock()
         self._applying = False  # the reader is in the middle of a message
         self._post: Post | None = None
+        self._attending = 0  # the attendant's thread while it is the reader; it never waits for the server
         self._ended = threading.Event()
 
     # -- for callers ----------------------------------------------------------------------------------------------
@@ -230,10 +235,15 @@ class Channel:
     def drain(self) -> bool:
         """Take in what has arrived already, without waiting: fresher snapshots for the price of one system call.
 
-        False if there is a reader already, which is taking it in; perhaps this very thread, in `on_push`.
+        False if there is a reader already, which is taking it in; perhaps this very thread, in `on_push`. Only the
+        attendant is waited for: it may have been woken by the very message that this call is to take in.
         """
         try:
-            if self._applying or not self._reading.acquire(blocking=False):
+            attending = self._attending
+            if attending and attending != threading.get_ident():
+                if not self._reading.acquire(timeout=ATTENDING_S):
+                    return False
+            elif self._applying or not self._reading.acquire(blocking=False):
                 return False
             self._take_in_available()
             self._leave_reading()
@@ -298,11 +308,14 @@ class Channel:
         try:
             if self.lost is not None or not self._reading.acquire(blocking=False):
                 return False
+            self._attending = threading.get_ident()
             data = self._receive_arrived()
             if data is not None:
                 self._take_in(data, None)
+            self._attending = 0
             self._leave_reading()
         except BaseException as error:
+            self._attending = 0
             self._interrupted(error)
             raise
         return True

@@ -41,6 +41,7 @@ from zeo_server.commit.resolver import Resolver
 from zeo_server.commit.spool import Spooling
 from zeo_server.commit.timeout import Timeouts
 from zeo_server.commit.transaction import Answer, BlobSource, Conflict, Member, ServerTransaction
+from zeo_server.commit.turns import Turns
 from zeo_server.commit.uploads import Uploads
 from zeo_server.counters import Counters
 from zeo_server.invalidation import Audience, InvalidationLog
@@ -88,6 +89,7 @@ class Coordinator:
         self._in_doubt: set[ServerTransaction] = set()
         self._promised_bytes = 0  # of all transactions in doubt
         self.locks: ObjectLocks[ServerTransaction] = ObjectLocks()
+        self._turns = Turns(self.locks, loop, self._open, self._check, self._serve, self.counters.lock_wait_seconds)
         self.timeouts: Timeouts[ServerTransaction] = Timeouts(loop, timeout_s, self._timed_out)
         self._elsewhere = Elsewhere.of(storage, loop, self._voted_elsewhere, self._written, name)
         self._writer = self._elsewhere or GroupWriter[ServerTransaction](storage, self._post, name, limits)
@@ -115,6 +117,7 @@ class Coordinator:
         for transaction in list(transactions.values()):
             if transaction.phase is not Phase.FINISHING:
                 self._abort(transaction)
+        self._turns.leave(member)
 
     def is_in_doubt(self, member: Member) -> bool:
         """Tell whether a transaction of `member` is voted or with the writer."""
@@ -196,18 +199,15 @@ class Coordinator:
         self._preparation.prepare(transaction, self._lock)
 
     def _lock(self, transaction: ServerTransaction) -> None:
-        # Serials only grow: a conflict seen now is one for good, so the loser need not wait for locks to hear of it.
+        # Serials only grow: a conflict seen now is one for good, so the loser waits only for its turn to try again.
         checked = self._check(transaction)
         writes, reads = tuple(transaction.writes), tuple(transaction.checks.keys() - transaction.writes)
         if checked.fault is not None:
-            self._refuse(transaction, checked.fault)
-            self._release([transaction])
-            return
-        if not self.locks.covers(transaction, writes, reads):
+            if self._turns.refuse_later(transaction, checked.fault):
+                return
+        elif not self.locks.covers(transaction, writes, reads):
             self._release([transaction])  # what it holds from an earlier vote, when it had fewer objects
-            if not self.locks.request(transaction, writes, reads):
-                transaction.waits_s = perf_counter()
-                _log.debug("%s: %r waits for its locks, as %d do", self.name, transaction, self.locks.waiting())
+            if not self._turns.ask(transaction, writes, reads):
                 return
         if not self._answer_vote(transaction, checked):
             self._release([transaction])
@@ -263,6 +263,7 @@ class Coordinator:
             transaction.drop()
         await self.uploads.close()
         self.timeouts.close()
+        self._turns.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -377,7 +378,7 @@ class Coordinator:
         transaction.move(Step.GRANT)
         self._in_doubt.add(transaction)
         self._promised_bytes += transaction.size_bytes
-        transaction.member.finishing += 1
+        transaction.member.awaiting += 1
         self._settled.clear()
         self.timeouts.start(transaction)
         transaction.give(list(transaction.resolved))
@@ -391,6 +392,7 @@ class Coordinator:
             self.counters.conflicts += 1
         self.counters.aborts += 1
         self._end(transaction, Step.REFUSE)
+        self._turns.refused(transaction, error)
         transaction.give(error)
 
     def _abort(self, transaction: ServerTransaction) -> None:
@@ -418,21 +420,23 @@ class Coordinator:
         if transaction in self._in_doubt:
             self._in_doubt.remove(transaction)
             self._promised_bytes -= transaction.size_bytes
-            transaction.member.finishing -= 1
+            transaction.member.awaiting -= 1
 
     def _release(self, ended: Iterable[ServerTransaction]) -> None:
-        """Free the locks of transactions that ended, and grant or refuse those who waited for them.
+        """Free the locks of transactions that ended, and grant or refuse those who waited for them."""
+        self._serve([granted for transaction in ended for granted in self._turns.release(transaction)])
 
-        A queue, not recursion: each refusal frees locks in turn, and a hundred may wait in a row for one hot object.
-        """
-        ready = deque(granted for transaction in ended for granted in self.locks.release(transaction))
+    def _serve(self, granted: Iterable[ServerTransaction]) -> None:
+        """Grant or refuse those who have waited."""
+        # No recursion: each refusal frees locks in turn, and a hundred may wait in a row for one hot object.
+        ready = deque(granted)
         while ready:
             transaction = ready.popleft()
             if transaction.phase in ENDED:
                 continue  # its client left while it stood in this queue
-            self.counters.lock_wait_seconds.observe(perf_counter() - transaction.waits_s)
+            self._turns.waited(transaction)
             if not self._answer_vote(transaction, self._check(transaction)):
-                ready.extend(self.locks.release(transaction))
+                ready.extend(self._turns.release(transaction))
 
     def _timed_out(self, transaction: ServerTransaction) -> None:
         member = transaction.member

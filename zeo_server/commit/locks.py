@@ -85,23 +85,82 @@ class ObjectLocks(Generic[Owner]):
             line.append(place)
         return not place.blocked
 
-    def release(self, owner: Owner) -> list[Owner]:
+    def inherit(self, heir: Owner, owner: Owner, oids: Collection[Oid], shared: Collection[Oid]) -> bool:
+        """Put `heir` in the place of `owner`, before all who wait, if thus it holds all that it asks for; tell whether.
+
+        Since it waits for nobody then, there is still no cycle. Everything that `owner` holds must be among `oids`.
+        """
+        place, lines = self._places[owner], self._lines
+        held = self._oids[owner][0]
+        if heir in self._places or place.blocked or self._oids[owner][1] or not {*held} <= {*oids}:
+            return False
+        others = [oid for oid in oids if oid not in held]
+        if any(oid in lines for oid in others):
+            return False
+        if any(oid not in ahead.sharing for oid in shared for ahead in lines.get(oid, ())):
+            return False
+        del self._places[owner], self._oids[owner]
+        place.owner, place.sharing = heir, frozenset(shared)
+        self._places[heir], self._oids[heir] = place, (oids, shared)
+        for oid in chain(others, shared):
+            lines.setdefault(oid, []).append(place)
+        return True
+
+    def release(self, owner: Owner, keep: Oid | None = None) -> list[Owner]:
         """Let go of everything `owner` holds or waits for; return who is granted by that, in the order they asked.
 
-        Harmless for an owner that asked for nothing.
+        All but the object `keep`, which it has asked for alone: it goes on to hold it or to wait for it, and is itself
+        returned if it waited only for others. Harmless for an owner that asked for nothing.
         """
-        place = self._places.pop(owner, None)
+        place = self._places.get(owner)
         if place is None:
             return []
         oids, shared = self._oids.pop(owner)
+        if keep is None:
+            del self._places[owner]
+        else:
+            self._oids[owner] = (keep,), ()
         granted: list[_Place[Owner]] = []
+        waited = place.blocked
         for oid in chain(oids, shared):
+            if oid == keep:
+                continue
+            if place.blocked:
+                place.blocked -= place not in self._holders(oid)
             for freed in self._leave(oid, place):
                 freed.blocked -= 1
                 if not freed.blocked:
                     granted.append(freed)
+        if waited and keep is not None and not place.blocked:
+            granted.append(place)
         granted.sort(key=lambda freed: freed.number)
         return [freed.owner for freed in granted]
+
+    def waited_for(self, owner: Owner) -> dict[Oid, Owner]:
+        """Return the objects that `owner` holds alone and others wait for, with the first of them if it is to write."""
+        if len(self._places) == 1:
+            return {}
+        found: dict[Oid, Owner] = {}
+        for oid in self._oids.get(owner, ((), ()))[0]:
+            line = self._lines[oid]
+            if len(line) > 1 and oid not in line[1].sharing:
+                found[oid] = line[1].owner
+        return found
+
+    def behind(self, owner: Owner) -> list[Owner]:
+        """Return who waits for an object that `owner` has asked for alone, and wants to write that and others, too."""
+        found: dict[Owner, None] = {}
+        if len(self._places) == 1:
+            return []
+        for oid in self._oids.get(owner, ((), ()))[0]:
+            for place in self._lines[oid]:
+                if place.blocked and oid not in place.sharing and sum(map(len, self._oids[place.owner])) > 1:
+                    found[place.owner] = None
+        return list(found)
+
+    def _holders(self, oid: Oid) -> list[_Place[Owner]]:
+        line = self._lines[oid]
+        return line[: _heads(oid, line)]
 
     def _leave(self, oid: Oid, place: _Place[Owner]) -> Iterable[_Place[Owner]]:
         """Take `place` out of a line; return those for whom the way is free in this line only now."""

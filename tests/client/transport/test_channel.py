@@ -222,6 +222,25 @@ def test_drain_takes_in_what_has_arrived(unattended: Client) -> None:
     unattended.channel.call("ping")
 
 
+def test_drain_waits_for_the_attendant_that_was_quicker(peer: Peer) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    applied: list[bytes] = []
+
+    def on_push(_channel: Channel, _method: str, args: tuple[Any, ...]) -> None:
+        entered.set()
+        leave.wait(PATIENCE_S)
+        applied.append(args[0])
+
+    client = Client(peer, on_push=on_push)
+    client.link.send(client.link.invalidation(T1, A))
+    entered.wait(PATIENCE_S)
+    assert not client.channel.drain()  # not for long, though
+    threading.Timer(0.01, leave.set).start()
+    assert client.channel.drain()
+    assert applied == [T1]
+    client.close()
+
+
 def test_the_background_does_not_burn_the_processor(client: Client) -> None:
     """Neither while it waits, nor while another thread has the reader's place and is busy."""
     entered, leave = threading.Event(), threading.Event()

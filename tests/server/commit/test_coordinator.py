@@ -39,7 +39,7 @@ class Recorder:
         self.coordinator = coordinator
         self.stream: list[tuple[Any, Any]] = []
         self.reason: str | None = None
-        self.finishing = 0
+        self.awaiting = 0
         self._told = asyncio.Event()
         coordinator.join(self)
 
@@ -254,13 +254,13 @@ async def test_a_client_is_known_to_be_in_doubt_from_its_vote_on(gated: tuple[Co
     coordinator, storage = gated
     client = Recorder(coordinator)
     client.begin(1, (A, ZERO_TID, b"x"))
-    assert client.finishing == 0
+    assert client.awaiting == 0
     client.vote(1)
     client.finish(1)
-    assert client.finishing == 1
+    assert client.awaiting == 1
     storage.gate.set()
     await client.answer(1, 2)
-    assert client.finishing == 0
+    assert client.awaiting == 0
 
 
 async def test_who_waited_gets_the_conflict_once_the_winner_is_published(coordinator: Coordinator) -> None:

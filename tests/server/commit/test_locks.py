@@ -134,11 +134,42 @@ class LocksAgainstModel(RuleBasedStateMachine):
         del self.requests[owner]
         assert self.locks.release(owner) == sorted(self.holders() - before)
 
+    @precondition(lambda self: any(alone for alone, _ in self.requests.values()))
+    @rule(data=st.data())
+    def keep_one(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from([owner for owner, (alone, _) in self.requests.items() if alone]))
+        kept = data.draw(st.sampled_from(sorted(self.requests[owner][0])))
+        before = self.holders()
+        self.requests[owner] = frozenset([kept]), frozenset()
+        assert self.locks.release(owner, keep=kept) == sorted(self.holders() - before)
+
+    @precondition(lambda self: self.requests)
+    @rule(alone=st.frozensets(OIDS, max_size=4), shared=st.frozensets(OIDS, max_size=3), data=st.data())
+    def inherit(self, alone: frozenset[Oid], shared: frozenset[Oid], data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(list(self.requests)))
+        shared -= alone
+        self.number += 1
+        others = [each for other, each in self.requests.items() if other != owner]
+        possible = (
+            owner in self.holders()
+            and not self.requests[owner][1]
+            and self.requests[owner][0] <= alone
+            and not any((alone - self.requests[owner][0]) & (a | s) or shared & a for a, s in others)
+        )
+        assert self.locks.inherit(self.number, owner, sorted(alone), sorted(shared)) == possible
+        if possible:
+            heir = {self.number: (alone, shared)}
+            self.requests = {
+                name: each
+                for old, was in self.requests.items()
+                for name, each in (heir if old == owner else {old: was}).items()
+            }
+
     @invariant()
     def the_oldest_never_waits(self) -> None:
         # this is what "no deadlock" means here: as long as there is anybody, somebody holds all it asked for
         if self.requests:
-            assert self.locks.holds(min(self.requests))
+            assert self.locks.holds(next(iter(self.requests)))
 
     @invariant()
     def agrees(self) -> None:
@@ -160,3 +191,14 @@ def test_what_an_owner_covers() -> None:
     assert not locks.covers("a", [C], [])
     assert not locks.request("b", [A], [])
     assert not locks.covers("b", [A], [])
+
+
+def test_who_waits_for_what_an_owner_has() -> None:
+    locks: ObjectLocks[str] = ObjectLocks()
+    locks.request("first", [A, B, C])
+    assert locks.waited_for("first") == {}
+    locks.request("second", [B])
+    locks.request("third", [B, A])
+    locks.request("sharer", [], [C])
+    assert locks.waited_for("first") == {A: "third", B: "second"}
+    assert locks.behind("first") == ["third"]

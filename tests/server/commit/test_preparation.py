@@ -24,7 +24,7 @@ LIMITS = Limits(transaction_spool_bytes=1000)
 
 
 class Client:
-    finishing = 0
+    awaiting = 0
 
     def hold(self) -> None:
         pass

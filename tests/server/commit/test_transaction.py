@@ -21,7 +21,7 @@ T1, T2 = pack_id(1001), pack_id(1002)
 
 
 class Nobody:
-    finishing = 0
+    awaiting = 0
 
     def hold(self) -> None:
         pass
