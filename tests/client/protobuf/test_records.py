@@ -1,5 +1,7 @@
 """Records with a message for a state, written and read. The expected bytes are written by hand."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,12 @@ def test_where_the_format_is_off_states_are_pickled_and_its_records_refused(
     assert other["bob"].name == "Bob"
     other["alice"].age = 3
     transaction.abort()
+
+
+def test_without_the_package_the_import_says_what_to_install() -> None:
+    program = "import sys; sys.modules['google.protobuf'] = None; import zeo_client; import zeo_client.protobuf"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ImportError: zeo_client.protobuf needs the package protobuf: pip install zeod[protobuf]" in done.stderr
 
 
 def test_a_damaged_record_is_an_error() -> None:
