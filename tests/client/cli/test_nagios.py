@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from tests.client.cli.commands import zeo
+from tests.client.peer import until
 from tests.fixtures_zeod import StartZeod
 from tests.server.raw_client import RawClient
+from tests.server.relay import commit, relaying
 from zeo_core.ids import ROOT_OID, ZERO_TID, pack_id
 
 
@@ -61,3 +63,18 @@ def test_a_kept_file_that_is_torn_or_of_another_server_is_begun_anew(start_zeod:
         os.utime(kept, (1e9, 1e9))
         assert "commits=" not in zeo("nagios", "-m", "-s", kept, server.url)[1]
         assert json.loads(kept.read_text())["1"]["commits"] == 0
+
+
+def test_a_replica_without_its_server_is_a_warning() -> None:
+    with relaying() as relay:
+        tid = commit(relay.first, pack_id(1))
+        relay.second.until(lambda: relay.storage.last_tid() == tid)
+        where = "{}:{}".format(*relay.second.address)
+        assert zeo("nagios", where)[:2] == (0, "OK\n")
+        [line] = [line for line in zeo("status", where)[1].splitlines() if line.startswith("upstream last tid")]
+        assert f"{tid.hex()} (" in line
+        relay.proxy.refusing = True
+        relay.proxy.cut()
+        until(lambda: relay.storage.link.away_s())
+        status, out, _ = zeo("nagios", where)
+        assert (status, out) == (1, f"Storage '1' is without its server {relay.storage.link.address()}\n")
