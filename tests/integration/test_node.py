@@ -216,6 +216,43 @@ def test_fields_of_a_later_schema_survive_a_change_by_node(node: str, server: Ze
     assert Contact.FromString(state).address.city == "Ypres"
 
 
+CONFLICTING = """
+import { Zeod, oidFromNumber } from "./zeod.mjs";
+const zeod = await Zeod.connect(process.argv[2]);
+const object = await zeod.load(oidFromNumber(process.argv[3]));
+const heard = new Promise((resolve) => (zeod.onInvalidated = resolve));
+console.log("loaded");
+const [oid] = await heard;
+console.log(`changed by somebody else: ${oid.at(-1)}`);
+try {
+  await zeod.commit([object]);
+} catch (error) {
+  console.log(error.name);
+}
+await zeod.commit([await zeod.load(object.oid)]);
+console.log("committed");
+zeod.close();
+"""
+
+
+@pytest.mark.node
+def test_a_change_of_what_somebody_else_has_changed_is_a_conflict(
+    node: str, server: Zeod, storage: ClientStorage, tmp_path: Path
+) -> None:
+    ann, _ = fill(server, storage)
+    script = tmp_path / "conflicting.mjs"
+    script.write_text(CONFLICTING.replace('"./zeod.mjs"', f'"{(NODE / "zeod.mjs").as_uri()}"'))
+    address = server.url.removeprefix("zeo://")
+    command = [node, str(script), address, str(unpack_id(ann))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loaded\n"
+        commit(storage, {ann: contact("Ann", seen=7)})
+        said = process.communicate(timeout=PATIENCE_S)[0].splitlines()
+    changed = f"changed by somebody else: {ann[-1]}"
+    assert said == [changed, "ZODB.POSException.ConflictError", "committed"]
+
+
 @pytest.mark.node
 def test_what_goes_wrong_is_said_in_a_line(node: str, server: Zeod, storage: ClientStorage) -> None:
     fill(server, storage)
