@@ -77,10 +77,10 @@ class Commits:
     def prepare(self, directory: Path) -> None:
         with closing(FileStorage(directory / "Data.fs")) as storage:
             _commit(storage, {number: node(text=f"old {number}") for number in range(5)})
+            self._expected = [state(storage, OIDS)]
 
     def work(self, directory: Path, mark: Mark) -> None:
         with closing(FileStorage(directory / "Data.fs")) as storage:
-            self._expected = [state(storage, OIDS)]
             groups: list[list[dict[int, bytes | None]]] = [
                 [{0: node(text="first")}],
                 [{1: node(text="x" * 3000)}, {2: node(text="second"), 3: node(text="y" * 700)}],
@@ -146,11 +146,10 @@ class Pack:
             _commit(storage, {0: node(1, 2, text="root"), 1: node(text="one"), 2: node(text="two"), 6: node(7)})
             for turn in range(6):
                 _commit(storage, {1 + turn % 2: node(text=f"turn {turn} " * 30)})
+            self._expected = [state(storage, OIDS[:4])]
 
     def work(self, directory: Path, mark: Mark) -> None:
         with closing(FileStorage(directory / "Data.fs")) as storage:
-            live = OIDS[:4]
-            self._expected = [state(storage, live)]
             for turn in range(2):
                 for _ in storage.pack_steps(time.time()):
                     pass
