@@ -9,7 +9,11 @@
 #   make docs        build the documentation as a book, into docs/_build
 #   make clean       remove what was made here, but not ./var
 
+# Tests wait for disks and other processes more than they compute, so there are more at once than processors; their
+# order is that of a single process if WORKERS is 0.
+
 PYTHON ?= python3
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -20,7 +24,7 @@ run: $(VENV)/.installed
 	@$(BIN)/python examples/demo.py
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 # Not part of `make test`, which needs nothing but Python.
 test-node: $(VENV)/.installed-test
