@@ -65,8 +65,7 @@ class ClientStorage(ZODBLog):
     directory `var`, it is the size of a disk cache that all processes of this host share which name the same one; over
     it is a cache in memory of `memory_cache_size` bytes (docs/topics/caching.md).
 
-    A transaction has up to `staging_memory_size` bytes of records in memory until its vote, the rest in a temporary
-    file.
+    A transaction has up to `staging_memory_size` bytes in memory until its vote, the rest in a temporary file.
 
     With `server_sync`, every transaction that is begun makes a round trip first, so that it sees all that any client
     had committed by then; without, what this client has heard of, which is at most a moment behind.
@@ -171,9 +170,8 @@ class ClientStorage(ZODBLog):
         self._log = RemoteLog(self._channel, self._has)
         self._undo_log = RemoteUndoLog(self._channel)
         self._resolver = Resolver(self._name, self._remembered)
-        writers = self._supervisor.best_channel
         self._transactions = OpenTransactions(
-            writers, self._cache.last_tid, self._has, self._resolver, self, staging_memory_size
+            self._supervisor.best_channel, self._cache.last_tid, self._has, self._resolver, self, staging_memory_size
         )
         self._supervisor.start()
         if wait:
@@ -487,7 +485,8 @@ class ClientStorage(ZODBLog):
         if self._client_label:
             channel.send(encode_one_way("set_client_label", (self._client_label,)))
         self._lost_states.add(server_tid, known)
-        server_tid = self._cache.catch_up(server_tid, ServerChanges(channel, server_tid, self._name))
+        changes = ServerChanges(channel, server_tid, self._name, knows_forks=bool(self._info.get("extensions")))
+        server_tid = self._cache.catch_up(server_tid, changes)
         self._read_only = read_only
         self._feed.reset(server_tid)
         waiting, self._verifying = self._verifying, None

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from zeo_client import replies
 from zeo_client.transport.channel import Channel
-from zeo_core.errors import ClientDisconnected, ReadConflictError
+from zeo_core.errors import ClientDisconnected, ReadConflictError, ServerError, StorageError
 from zeo_core.ids import Oid, Tid, oid_repr, successor, tid_repr
+from zeo_core.wire.codec import encode_one_way
 
 __all__ = ["LostStates", "ServerChanges", "register"]
 
@@ -65,13 +66,15 @@ class ServerChanges:
     """Asks the server what changed since a tid; a cache that is known up to there forgets it, and is current again.
 
     `server_tid` is the last transaction as the connection was registered, `name` the storage's for the log. Every tid
-    is asked for once, however many caches are known up to it.
+    is asked for once, however many caches are known up to it. `knows_forks` says that the server answers only for a tid
+    of its own, as zeod does; ZEO's tells what is later than any tid, also one that it lost when it was restored (B12).
     """
 
-    def __init__(self, channel: Channel, server_tid: Tid, name: str) -> None:
+    def __init__(self, channel: Channel, server_tid: Tid, name: str, *, knows_forks: bool) -> None:
         self._channel = channel
         self._server_tid = server_tid
         self._name = name
+        self._knows_forks = knows_forks
         self._answers: dict[Tid, tuple[Tid, Sequence[Oid]] | None] = {server_tid: (server_tid, ())}
 
     def __call__(self, known: Tid) -> tuple[Tid, Sequence[Oid]] | None:
@@ -84,8 +87,21 @@ class ServerChanges:
         answer: tuple[Tid, Sequence[Oid]] | None = None
         if known < self._server_tid:
             answer = self._channel.call("getInvalidations", (known,), replies.changes)
-        if answer is not None and answer[0] >= self._server_tid:
+        if answer is not None and answer[0] >= self._server_tid and (self._knows_forks or self._is_in_log(known)):
             return answer
         tids = tid_repr(known), tid_repr(self._server_tid)
         logger.warning("%s: the cache, as of %s, cannot be brought up to %s and is dropped", self._name, *tids)
         return None
+
+    def _is_in_log(self, tid: Tid) -> bool:
+        """Tell whether a transaction is in the server's log; not if that cannot be walked."""
+        try:
+            walk: int = self._channel.call("iterator_start", (tid, tid), replies.number)
+            found: replies.RecordedHead | None = self._channel.call("iterator_next", (walk,), replies.recorded_head)
+        except (ServerError, StorageError, KeyError, TypeError, ValueError) as error:
+            logger.info("%s: the server's log cannot be walked: %s", self._name, error)
+            return False
+        if found is None:
+            return False
+        self._channel.send(encode_one_way("iterator_gc", ([walk],)))
+        return found.tid == tid

@@ -169,6 +169,7 @@ class Peer:
         self.failures: list[Exception] = []
         self.revisions: dict[Oid, list[tuple[Tid, bytes]]] = {}
         self.log: list[tuple[Tid, list[Oid]]] = []
+        self._walks: list[Iterator[Tid]] = []
         self.last_tid = ZERO_TID
         self.last_oid = 1000
         self.extensions: tuple[str, ...] = ()
@@ -345,6 +346,17 @@ class Peer:
         if tid not in {known for known, _ in self.log}:
             return None
         return self.last_tid, [oid for later, oids in self.log if later > tid for oid in oids]
+
+    def _iterator_start(self, link: Link, start: Tid, stop: Tid) -> int:
+        self._walks.append(iter([tid for tid, _ in self.log if start <= tid <= stop]))
+        return len(self._walks) - 1
+
+    def _iterator_next(self, link: Link, number: int) -> tuple[object, ...] | None:
+        tid = next(self._walks[number], None)
+        return None if tid is None else (tid, b" ", b"", b"", {})
+
+    def _iterator_gc(self, link: Link, numbers: list[int]) -> None:
+        return None
 
     def _loadBefore(self, link: Link, oid: Oid, tid: Tid) -> Revision | None:  # noqa: N802
         return self.revision(oid, tid)
