@@ -78,7 +78,7 @@ class Repeated(MutableSequence[Any]):
 
     def clear(self) -> None:
         """Remove all elements."""
-        self._edit(lambda elements: elements.__delitem__(slice(None)))
+        self._edit(lambda elements: elements.clear())
 
     def reverse(self) -> None:
         """Turn the order round."""

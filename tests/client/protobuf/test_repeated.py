@@ -148,6 +148,22 @@ def test_an_element_of_a_wrong_type_is_refused(bob: Person, wrong: object) -> No
     assert state_of(bob) == "clean"
 
 
+def test_to_clear_a_list_of_an_unset_message_is_what_it_is_in_messages(bob: Person) -> None:
+    message = PersonPB(name="Bob")
+    changes: list[Change] = [
+        lambda each: each.phone.tags.clear(),
+        lambda each: each.phone.tags.__delitem__(slice(None)),
+    ]
+    for change in changes:
+        bob._p_changed = False
+        had = message.HasField("phone")
+        change(message)
+        change(bob)
+        assert bob.protobuf == message
+        assert bob.protobuf.HasField("phone") == message.HasField("phone")
+        assert state_of(bob) == ("clean" if message.HasField("phone") == had else "changed")
+
+
 def test_put_all_replaces_what_is_there() -> None:
     message = PersonPB(numbers=[1, 2])
     put_all(message, "numbers", PersonPB(numbers=[3]))
