@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -153,9 +154,17 @@ def test_the_port_of_a_process_with_a_million_messages(start_zeod: StartZeod, tm
     siege.judge()
 
 
-def test_connections_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """No line of the log is made: pytest would keep them all."""
+    logging.disable(logging.CRITICAL)  # not the manager's attribute: loggers remember what they have asked it for
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("no_log")
+def test_connections_leave_nothing_in_memory(tmp_path: Path) -> None:
     """Counted in pieces of memory in use, which the allocator's habits do not blur."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest would keep the lines of the log
     with (
         closing(FileStorage(tmp_path / "Data.fs", blob_dir=tmp_path / "blobs")) as storage,
         in_process({"1": storage}) as server,
