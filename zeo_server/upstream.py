@@ -27,7 +27,7 @@ _PROBE_TIMEOUT_S = 5.0
 
 _OPTIONS = (
     *("storage", "name", "cache_size", "memory_cache_size", "cache", "client", "var", "wait", "wait_timeout"),
-    *("reconnect_timeout", "staging_memory_size"),
+    *("reconnect_timeout", "staging_memory_size", "compression"),
     *("read_only", "read_only_fallback", "client_label", "server_sync"),
     *("blob_dir", "shared_blob_dir", "blob_cache_size", "blob_cache_size_check"),
     *("min_disconnect_poll", "max_disconnect_poll", "drop_cache_rather_verify", "username", "password", "realm"),

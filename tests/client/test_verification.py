@@ -1,6 +1,8 @@
 """What a server's answer about the past is worth; test_storage_verify.py has the client around it."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -75,10 +77,14 @@ def test_a_log_that_cannot_be_walked_vouches_for_nothing(peer: Peer, storage: Cl
     assert asker(storage, second, knows_forks=False)(first) is None
 
 
-def test_readers_do_not_go_back_in_time(peer: Peer, storage: ClientStorage) -> None:
-    channel = storage._supervisor.channel()
-    with pytest.raises(ClientDisconnected, match="behind"):
-        register(channel, "1", pack_id(5), read_only=True)
+def test_readers_do_not_go_back_in_time(peer: Peer) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(peer.address))
+    channel = Channel(sock, peer.address, lambda *_: None, 1 << 20)
+    with closing(channel):
+        channel.greet()
+        with pytest.raises(ClientDisconnected, match="behind"):
+            register(channel, "1", pack_id(5), read_only=True)
 
 
 def test_states_that_are_lost() -> None:

@@ -37,7 +37,7 @@ _SHOWN = 20  # faults that are printed one by one
 def convert(
     file: str, target: str, classes: Sequence[str], modules: Sequence[str], dry_run: bool, skip: bool, batch: int
 ) -> None:
-    r"""Turn the pickled records of classes in FILE into records whose state is a protobuf message.
+    """Turn the pickled records of classes in FILE into records whose state is a protobuf message.
 
     The classes must be the application's present ones, with the message, and importable; they are sought in the current
     directory, too. Unlike all other commands this one runs the application's code. No server may have FILE open.
