@@ -7,7 +7,7 @@ One zeod behind a link with 1 ms of round trip; clients that ask for compression
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def _read(conn: Any) -> int:
     return sum(1 for each in conn.root.texts if each["text"])
 
 
-def _rate(work: Any, port: int, kind: str) -> float:
+def _rate(work: Callable[[Any], int], port: int, kind: str) -> float:
     with _open(port, compression=_KINDS[kind]) as db, db.transaction() as conn:
         start = time.perf_counter()
         return work(conn) / (time.perf_counter() - start)

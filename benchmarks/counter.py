@@ -42,7 +42,7 @@ def _counter_us(kind: str, port: int, rounds: int, key: str) -> float:
         transaction.commit()
     with group(_add, [(kind, port, rounds, key)] * _CLIENTS) as clients:
         start = time.perf_counter()
-        ended = max(clients.results(stop=False))
+        ended: float = max(clients.results(stop=False))
     with _opened(kind, port) as conn:
         counter = conn.root()[key]
         value = counter() if key == "length" else counter["value"]

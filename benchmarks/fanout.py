@@ -49,7 +49,7 @@ def fanout_us(kind: str, port: int, rounds: int) -> float:
         time.sleep(_SETTLE_S)
         heard = [told_s for found in listeners.results() for told_s in found]
         storage.close()
-    delays = sorted(max(told_s[tid] for told_s in heard) - start_s for tid, start_s in began_s.items())
+    delays: list[float] = sorted(max(told_s[tid] for told_s in heard) - start_s for tid, start_s in began_s.items())
     return delays[len(delays) // 2] * 1e6
 
 

@@ -36,8 +36,8 @@ def process_loads_us(kind: str, port: int, rounds: int) -> float:
     shares = _shares(rounds)
     with group(_process, [(kind, port, share) for share in shares]) as processes:
         times = processes.results(stop=False)
-    starts, ends = zip(*times, strict=True)
-    return (max(ends) - min(starts)) / sum(map(len, shares)) * 1e6
+    elapsed: float = max(end for _, end in times) - min(start for start, _ in times)
+    return elapsed / sum(map(len, shares)) * 1e6
 
 
 def _shares(rounds: int) -> list[list[bytes]]:

@@ -133,20 +133,16 @@ def _commit_many(kind: str, port: int, count: int, ready: Any, _stop: Any) -> fl
         return time.perf_counter()
 
 
-class _Sizes(click.ParamType):
-    name = "sizes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        try:
-            sizes = [int(float(each)) for each in str(value).split(",") if each]
-        except ValueError:
-            self.fail(f"{value!r} is no list of numbers with commas between", param, ctx)
-        return sizes
+def _sizes(_ctx: click.Context, _param: click.Parameter, value: str) -> list[int]:
+    try:
+        return [int(float(each)) for each in value.split(",") if each]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers with commas between") from None
 
 
 @click.command()
-@click.option("--objects", type=_Sizes(), default="1e4,1e5,1e6", show_default=True, help="Sizes; empty for none.")
-@click.option("--clients", type=_Sizes(), default="1,2,4,8,16,32,64", show_default=True, help="Counts of processes.")
+@click.option("--objects", callback=_sizes, default="1e4,1e5,1e6", show_default=True, help="Sizes; empty for none.")
+@click.option("--clients", callback=_sizes, default="1,2,4,8,16,32,64", show_default=True, help="Counts of processes.")
 @click.option(
     "--results",
     type=click.Path(file_okay=False, path_type=Path),
