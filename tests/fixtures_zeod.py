@@ -7,6 +7,7 @@
 Every server that a test leaves running is stopped when the test ends.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +22,10 @@ __all__ = ["StartZeod", "Zeod", "start_zeod"]
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 30
+
+_FINDS_TESTS = {
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+}
 
 _BANNER = re.compile(r'^zeod \S+ serves .* on (?P<where>\S+); connect with zeo_client\.open\("zeo://')
 
@@ -107,7 +112,9 @@ def launch(directory: Path, log: Path, *args: str, module: str = "zeo_server.cli
     """Start a server, or the `module` that is to be one, and wait for the line that says where it listens."""
     command = [sys.executable, "-m", module, *args]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command, cwd=directory, env=os.environ | _FINDS_TESTS, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     assert process.stdout is not None
     # a server that neither speaks nor ends is killed, which ends the wait for its line
     watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
