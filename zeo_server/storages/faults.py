@@ -6,7 +6,7 @@ from zeo_core.errors import StorageError, StorageFullError
 
 __all__ = ["failure"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what the system calls a file that cannot grow
 
 
 def failure(path: str, error: OSError) -> StorageError:

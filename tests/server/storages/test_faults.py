@@ -7,7 +7,7 @@ from zeo_core.errors import StorageFullError
 from zeo_server.storages.faults import failure
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_is_a_kind_of_its_own(number: int) -> None:
     error = failure("Data.fs", OSError(number, os.strerror(number)))
     assert isinstance(error, StorageFullError)
